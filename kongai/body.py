@@ -1,0 +1,109 @@
+"""The answer's body on its way to the client, and the end of the exchange with it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from kongai.errors import AnswerCut, ClientGone, GatewayError, whereabouts
+from kongai.exchange import Exchange
+
+_logger = logging.getLogger("kongai")
+_NO_BODY = (204, 304)
+
+
+class Body:
+    """An iterable for a WSGI server. Closing it ends the exchange, exactly once.
+
+    A body ends in one of three ways. It is read to its end, and that was a success; it
+    breaks off, and then a stream says so in the client's format and `AnswerCut` keeps
+    the server from ending it as if nothing had happened; or it is closed before its
+    end, because the client has gone.
+
+    Args:
+        exchange: the exchange it is the answer of.
+        chunks: the bytes, filtered.
+        finish: the log phase.
+    """
+
+    def __init__(
+        self, exchange: Exchange, chunks: Iterator[bytes], finish: Callable[[], None]
+    ) -> None:
+        self._exchange = exchange
+        self._chunks = chunks
+        self._finish = finish
+        self._cut = False
+        self._closed = False
+        response = exchange.response
+        assert response is not None
+        headers = response.headers
+        self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
+        self._framed = "content-length" not in headers
+        # What has no body is complete as it is, and a server need not ask for it.
+        self._complete = (
+            exchange.request.method == "HEAD" or response.status_code in _NO_BODY
+        )
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._cut:
+            raise AnswerCut
+        try:
+            chunk = next(self._chunks)
+        except StopIteration:
+            self._complete = True
+            self._exchange.timings.received = time.perf_counter()
+            raise
+        except Exception as error:
+            chunk = self._broken(error)
+            if not chunk:
+                raise AnswerCut from error
+        except BaseException as gone:
+            self._exchange.ended = getattr(gone, "ended", "shutdown")
+            raise
+        size = len(chunk)
+        # A chunk of chunked coding is framed by its size in hex and two line ends.
+        self._exchange.bytes_sent += size + (len(f"{size:x}") + 4) * self._framed
+        return chunk
+
+    def close(self) -> None:
+        """End the exchange: let go of the upstream, write the record."""
+        if self._closed:
+            return
+        self._closed = True
+        exchange = self._exchange
+        if exchange.ended is None:
+            exchange.ended = "ok" if self._complete else ClientGone().ended
+        try:
+            self._close_chunks()
+        finally:
+            self._finish()
+
+    def _broken(self, error: Exception) -> bytes:
+        """Note why the answer broke off; what is left to say, if it is a stream."""
+        exchange = self._exchange
+        self._cut = True
+        exchange.error = error
+        if isinstance(error, GatewayError):
+            failure = error
+        else:
+            _logger.error("%s; request %s", whereabouts(error), exchange.id)
+            failure = GatewayError()
+        exchange.ended = failure.ended
+        if not (self.is_stream and self._framed and exchange.error_format):
+            return b""
+        return exchange.error_format.error_event(
+            failure.status, failure.message, exchange.id
+        )
+
+    def _close_chunks(self) -> None:
+        # A generator that never started does not run its `finally`; the upstream is
+        # therefore closed by name in the log phase.
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            with contextlib.suppress(RuntimeError):
+                close()

@@ -1,0 +1,151 @@
+"""The commands: `kongai-serve` runs a gateway, `kongai check` looks at its file.
+
+Exit codes: 0 for success, 1 for a file with problems or a port in use, 2 for a wrong
+command line or a file that can't be read.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.resources import files
+from typing import NoReturn
+
+import click
+
+from kongai import config
+from kongai._version import __version__
+from kongai.document import parse
+from kongai.errors import ConfigError
+from kongai.plugins.file_log import FileLog
+from kongai.proxy import Proxy
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+@click.group()
+@click.version_option(__version__, prog_name="kongai")
+def main() -> None:
+    """An AI gateway with Kong's configuration. kongai-serve runs it."""
+
+
+@main.command()
+@click.argument("path", metavar="CONFIG", type=click.Path(dir_okay=False))
+def check(path: str) -> None:
+    """Check a declarative file and list everything that is wrong with it.
+
+    Exits with 0 if the file is good, with 1 if it has problems, with 2 if it can't be
+    read.
+    """
+    found = _load(path)
+    routes = len(found.routes) + sum(len(s.routes) for s in found.services)
+    click.echo(f"{path}: {len(found.services)} services, {routes} routes, no problems")
+
+
+@click.command()
+@click.argument("path", metavar="[CONFIG]", required=False, type=click.Path())
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to serve."
+)
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to serve; 0 takes a free one.",
+)
+@click.option(
+    "--demo",
+    is_flag=True,
+    help="Answer from a built-in model that echoes; needs no key and no network.",
+)
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(LOG_LEVELS, case_sensitive=False),
+    help="What to write to standard error.",
+)
+@click.version_option(__version__, prog_name="kongai-serve")
+def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) -> None:
+    """Run the AI gateway that CONFIG describes, a Kong declarative file.
+
+    Without CONFIG it is the gateway of Kong's how-to for Claude Code: route /anything
+    to Anthropic, each exchange logged to /tmp/claude.json.
+    """
+    if demo and path is not None:
+        raise click.UsageError("--demo brings its own gateway; leave CONFIG out.")
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
+    )
+    from kongai.server import Server, run
+
+    upstream = None
+    if demo:
+        from kongai.testing import EchoLLM
+
+        upstream = Server(("127.0.0.1", 0), EchoLLM())
+        upstream.start()
+    if path is None:
+        proxy = _ready_made(upstream.url if upstream else None)
+    else:
+        proxy = Proxy.of(_load(path))
+    server = Server((host, port), proxy)
+    try:
+        server.start()
+    except OSError as error:
+        _stop(f"can't listen on {host} port {port}: {error.strerror or error}", 1)
+    proxy.init_worker()
+    logging.getLogger("kongai").info("listening on %s", server.url)
+    if sys.stdout.isatty():
+        click.echo(_welcome(server.url, proxy, demo=demo))
+    run(server)
+    proxy.close()
+    if upstream is not None:
+        upstream.drain(0)
+
+
+def _ready_made(upstream_url: str | None) -> Proxy:
+    """The how-to's gateway; for the demonstration, with another upstream."""
+    text = files("kongai").joinpath("howto.yml").read_text(encoding="utf-8")
+    data = parse(text).data
+    if upstream_url is not None:
+        model = data["services"][0]["plugins"][0]["config"]["model"]
+        model["options"]["upstream_url"] = upstream_url
+    return Proxy.from_config(data)
+
+
+def _welcome(url: str, proxy: Proxy, *, demo: bool) -> str:
+    """What a person at a terminal wants to know once the gateway runs."""
+    path = next((p for r in proxy.routes for p in r.paths or () if p[0] == "/"), "/")
+    base = url + path.rstrip("/")
+    logs = [p.config.path for p in proxy.plugins if isinstance(p, FileLog)]
+    lines = [f"kongai {__version__} listens on {url}"]
+    lines += [f"Each exchange is a line of JSON in {log}" for log in logs]
+    if demo:
+        lines += ["A built-in model answers; it echoes. Try it:", "", _CURL % base]
+    lines += ["", "Point Claude Code at it:", "", f"  ANTHROPIC_BASE_URL={base} claude"]
+    return "\n".join([*lines, "", "Ctrl-C stops it."])
+
+
+_CURL = """\
+  curl %s/v1/messages -H 'content-type: application/json' \\
+    -d '{"model": "claude-sonnet-4-5", "max_tokens": 100,
+         "messages": [{"role": "user", "content": "Hello!"}]}'
+"""
+
+
+def _load(path: str) -> config.Config:
+    try:
+        return config.load_file(path)
+    except ConfigError as error:
+        for line in error.lines():
+            click.echo(line, err=True)
+        sys.exit(1)
+    except OSError as error:
+        _stop(f"can't read {path}: {error.strerror}", 2)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    click.echo(f"kongai: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,384 @@
+"""A declarative configuration to services, routes and plugins.
+
+Both spellings are read: decK's (references as ``{name: ...}``, top-level keys such as
+`_info`) and Kong's own for DB-less mode (references as strings). Every problem is found
+before anything is refused; each has its path and, in a file, its line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path as FilePath
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from kongai import registry
+from kongai.document import Document, parse
+from kongai.errors import ConfigError, Problem
+from kongai.identity import entity_id, plugin_id
+from kongai.plugin import Plugin
+from kongai.router import Route, Service, url_parts
+from kongai.schema import Path, read
+
+FORMAT_VERSIONS = ("1.1", "2.1", "3.0")
+
+_IGNORED = ("_comment", "_ignore", "_info", "_konnect", "_transform", "_workspace")
+_ELSEWHERE = {
+    name: f"'{name}' are not available in this version of kongai"
+    for name in (
+        "ca_certificates",
+        "certificates",
+        "consumer_groups",
+        "consumers",
+        "key_sets",
+        "keyauth_credentials",
+        "keys",
+        "targets",
+        "upstreams",
+        "vaults",
+    )
+}
+_SECTIONS = ("services", "routes", "plugins")
+
+E = TypeVar("E", Service, Route)
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What a configuration says: the arguments of a `Proxy`."""
+
+    services: tuple[Service, ...] = ()
+    """Each with its routes and plugins."""
+    routes: tuple[Route, ...] = ()
+    """Routes without a service."""
+    plugins: tuple[Plugin, ...] = ()
+    """Plugins for everything."""
+
+
+def load_file(path: str | PathLike[str]) -> Config:
+    """Read a declarative file, YAML or JSON.
+
+    Raises:
+        ConfigError: with every problem found, each with its line.
+        OSError: the file can't be read.
+    """
+    source = str(path)
+    try:
+        text = FilePath(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError([Problem("", "the file is not UTF-8 text")], source) from None
+    return build(parse(text, source))
+
+
+def load_text(text: str) -> Config:
+    """Read a declarative configuration from its text.
+
+    Raises:
+        ConfigError: with every problem found, each with its line.
+    """
+    return build(parse(text))
+
+
+def load_mapping(data: Mapping[str, Any]) -> Config:
+    """Read a declarative configuration given as a mapping.
+
+    Raises:
+        ConfigError: with every problem found, each with its path.
+    """
+    return build(Document(data, {}, None))
+
+
+def build(document: Document) -> Config:
+    """Turn a document into a configuration.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    builder = _Builder(document)
+    config = builder.build()
+    if builder.problems:
+        raise ConfigError(builder.sorted_problems(), document.source)
+    return config
+
+
+@dataclass
+class _Entity(Generic[E]):
+    """A service or route on its way to its final form."""
+
+    value: E
+    path: Path
+    service: _Entity[Service] | None = None
+    plugins: dict[str, Plugin] = field(default_factory=dict)
+    """By plugin name: one configuration of a plugin for each scope."""
+    of_service: dict[str, Plugin] = field(default_factory=dict)
+    """Plugins for this route together with its service: the most specific scope."""
+
+
+class _Builder:
+    def __init__(self, document: Document) -> None:
+        self.problems: list[Problem] = []
+        self._document = document
+        self._now = int(time.time())
+        self._services: list[_Entity[Service]] = []
+        self._routes: list[_Entity[Route]] = []
+        self._global: dict[str, Plugin] = {}
+        self._names: set[tuple[str, str]] = set()
+
+    def build(self) -> Config:
+        data = self._document.data
+        if not isinstance(data, Mapping):
+            self._report((), "expected a declarative configuration")
+            return Config()
+        self._check_top_level(data)
+        for path, item in self._items(data, "services", ()):
+            self._service(item, path)
+        for path, item in self._items(data, "routes", ()):
+            self._route(item, path, None)
+        for path, item in self._items(data, "plugins", ()):
+            self._scoped_plugin(item, path)
+        return Config(
+            tuple(self._finished(service) for service in self._services),
+            tuple(_with_plugins(r) for r in self._routes if r.service is None),
+            tuple(self._global.values()),
+        )
+
+    def sorted_problems(self) -> list[Problem]:
+        """The problems in the order of the file."""
+        return sorted(self.problems, key=lambda problem: problem.line or 0)
+
+    def _report(self, path: Path, message: str) -> None:
+        self.problems.append(self._document.problem(path, message))
+
+    def _check_top_level(self, data: Mapping[str, Any]) -> None:
+        version = data.get("_format_version")
+        if version is None:
+            self._report(("_format_version",), "required field missing")
+        elif not isinstance(version, str):
+            self._report(("_format_version",), "expected a string; put it in quotes")
+        elif version not in FORMAT_VERSIONS:
+            expected = ", ".join(FORMAT_VERSIONS)
+            self._report(("_format_version",), f"expected one of: {expected}")
+        for name, value in data.items():
+            if name in _ELSEWHERE and value:
+                self._report((name,), _ELSEWHERE[name])
+            elif name not in ("_format_version", *_SECTIONS, *_IGNORED, *_ELSEWHERE):
+                self._report((name,), "unknown field")
+        info = data.get("_info")
+        if isinstance(info, Mapping) and info.get("defaults"):
+            self._report(
+                ("_info", "defaults"), "not available; set the fields on each entity"
+            )
+
+    def _items(
+        self, parent: Mapping[str, Any], name: str, path: Path
+    ) -> Iterator[tuple[Path, dict[str, Any]]]:
+        items = parent.get(name)
+        if items is None:
+            return
+        if not isinstance(items, (list, tuple)):
+            self._report((*path, name), "expected an array")
+            return
+        for index, item in enumerate(items):
+            where = (*path, name, index)
+            if isinstance(item, Mapping):
+                yield where, dict(item)
+            else:
+                self._report(where, "expected a record")
+
+    def _service(self, item: dict[str, Any], path: Path) -> None:
+        children = {name: item.pop(name, None) for name in ("routes", "plugins")}
+        service = self._entity(Service, "services", item, path)
+        if service is not None:
+            if service.value.host is None:
+                self._report((*path, "host"), "required field missing")
+            self._services.append(service)
+        for where, child in self._items(children, "routes", path):
+            self._route(child, where, service)
+        for where, child in self._items(children, "plugins", path):
+            self._nested_plugin(child, where, service)
+
+    def _route(
+        self, item: dict[str, Any], path: Path, service: _Entity[Service] | None
+    ) -> None:
+        plugins = {"plugins": item.pop("plugins", None)}
+        reference = item.pop("service", None)
+        if reference is not None:
+            service = self._referred(
+                self._services, "service", reference, (*path, "service")
+            )
+        route = self._entity(Route, "routes", item, path)
+        if route is not None:
+            route.service = service
+            self._routes.append(route)
+        for where, child in self._items(plugins, "plugins", path):
+            self._nested_plugin(child, where, route)
+
+    def _entity(
+        self, kind: type[E], section: str, item: dict[str, Any], path: Path
+    ) -> _Entity[E] | None:
+        item.pop("_comment", None)
+        item.pop("_ignore", None)
+        if section == "services" and not self._url_is_good(item, path):
+            return None
+        value = read(kind, item, path, self._report, elsewhere=("routes", "plugins"))
+        if value is None:
+            return None
+        if value.name and (section, value.name) in self._names:
+            self._report(
+                (*path, "name"),
+                f"uniqueness violation: '{section}' entity with name set to "
+                f"'{value.name}' already declared",
+            )
+        self._names.add((section, value.name or ""))
+        return _Entity(
+            msgspec.structs.replace(
+                value,
+                id=value.id or entity_id(section, value.name),
+                created_at=value.created_at or self._now,
+                updated_at=value.updated_at or self._now,
+            ),
+            path,
+        )
+
+    def _url_is_good(self, item: dict[str, Any], path: Path) -> bool:
+        """Expand the shorthand here, where a bad URL still has its own line."""
+        url = item.pop("url", None)
+        if url is None:
+            return True
+        try:
+            item.update(url_parts(url if isinstance(url, str) else ""))
+        except ValueError as error:
+            self._report((*path, "url"), str(error))
+            return False
+        return True
+
+    def _referred(
+        self, entities: list[_Entity[E]], kind: str, reference: Any, path: Path
+    ) -> _Entity[E] | None:
+        """The entity that a reference means: a name or id, or ``{name: ...}``."""
+        if isinstance(reference, Mapping):
+            reference = reference.get("name") or reference.get("id")
+        for entity in entities:
+            if reference and reference in (entity.value.name, entity.value.id):
+                return entity
+        self._report(
+            path,
+            f"invalid reference '{kind}: {reference}' (no such entry in '{kind}s')",
+        )
+        return None
+
+    def _nested_plugin(
+        self, item: dict[str, Any], path: Path, parent: _Entity[Any] | None
+    ) -> None:
+        plugin = self._plugin(item, path)
+        if plugin is None or parent is None:
+            return
+        kind = "route" if isinstance(parent.value, Route) else "service"
+        scope = {kind: parent.value.id}
+        plugin.id = plugin.id or plugin_id(plugin.name, **scope)
+        self._place(parent.plugins, plugin, path)
+
+    def _scoped_plugin(self, item: dict[str, Any], path: Path) -> None:
+        references = {name: item.pop(name, None) for name in ("route", "service")}
+        for name in ("consumer", "consumer_group"):
+            if item.pop(name, None) is not None:
+                self._report(
+                    (*path, name),
+                    f"'{name}s' are not available in this version of kongai",
+                )
+        route = service = None
+        if references["route"] is not None:
+            route = self._referred(
+                self._routes, "route", references["route"], (*path, "route")
+            )
+        if references["service"] is not None:
+            service = self._referred(
+                self._services, "service", references["service"], (*path, "service")
+            )
+        plugin = self._plugin(item, path)
+        if plugin is None:
+            return
+        scope = {name: str(ref) for name, ref in references.items() if ref is not None}
+        plugin.id = plugin.id or plugin_id(plugin.name, **scope)
+        if route is not None and references["service"] is not None:
+            if service is not None and route.service is service:
+                self._place(route.of_service, plugin, path)
+        elif route is not None:
+            self._place(route.plugins, plugin, path)
+        elif service is not None:
+            self._place(service.plugins, plugin, path)
+        elif not scope:
+            self._place(self._global, plugin, path)
+
+    def _place(self, scope: dict[str, Plugin], plugin: Plugin, path: Path) -> None:
+        if plugin.name in scope:
+            self._report(
+                (*path, "name"),
+                f"uniqueness violation: plugin '{plugin.name}' already declared here",
+            )
+        scope[plugin.name] = plugin
+
+    def _plugin(self, item: dict[str, Any], path: Path) -> Plugin | None:
+        settings = item.pop("config", None)
+        head = read(_PluginHead, item, path, self._report)
+        if head is None:
+            return None
+        try:
+            kind = registry.plugin(head.name)
+        except registry.UnknownName as unknown:
+            hint = unknown.suggestion
+            self._report(
+                (*path, "name"),
+                f"plugin '{head.name}' not enabled; "
+                + (f"did you mean '{hint}'?" if hint else "kongai does not have it"),
+            )
+            return None
+        config = self._plugin_config(kind, settings, (*path, "config"))
+        if config is _INVALID or not head.enabled:
+            return None
+        plugin = kind.from_config(config)
+        plugin.id = head.id or ""
+        plugin.instance_name = head.instance_name
+        return plugin
+
+    def _plugin_config(self, kind: type[Plugin], settings: Any, path: Path) -> Any:
+        if kind.Config is None:
+            if settings:
+                self._report(path, f"plugin '{kind.name}' takes no config")
+                return _INVALID
+            return None
+        settings = {} if settings is None else settings
+        config: Any = read(kind.Config, settings, path, self._report)
+        return _INVALID if config is None else config
+
+    def _finished(self, service: _Entity[Service]) -> Service:
+        routes = [route for route in self._routes if route.service is service]
+        return msgspec.structs.replace(
+            service.value,
+            routes=tuple(_with_plugins(route) for route in routes),
+            plugins=tuple(service.plugins.values()),
+        )
+
+
+_INVALID: Any = object()
+
+
+class _PluginHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plugin's entry has beside its `config` and its scope."""
+
+    name: str
+    instance_name: str | None = None
+    enabled: bool = True
+    protocols: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    id: str | None = None
+    created_at: int | None = None
+    updated_at: int | None = None
+
+
+def _with_plugins(route: _Entity[Route]) -> Route:
+    plugins = {**route.plugins, **route.of_service}
+    return msgspec.structs.replace(route.value, plugins=tuple(plugins.values()))

@@ -1,0 +1,388 @@
+"""One client's connection: requests in, a WSGI application's answers out.
+
+Written for sockets that wait without blocking others (gevent's); what it needs of the
+event loop it is given. An answer is only ever ended as complete when the application
+ended it; every other way out closes the connection without the last chunk.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+from kongai import http1
+from kongai.errors import AnswerCut, ClientGone, whereabouts
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+_logger = logging.getLogger("kongai")
+_READ_SIZE = 65536
+_LINGER_SECONDS = 1.0
+_LINGER_BYTES = 64 * 1024
+IDLE_SECONDS = 75.0
+"""How long a connection may be silent, or an answer unread."""
+
+
+class Watch(Protocol):
+    """Interrupts the exchange when the client leaves."""
+
+    def start(self) -> None:
+        """The request has come whole: nothing more is expected of the client."""
+
+    def stop(self) -> None:
+        """The exchange is at its end: leave it alone."""
+
+
+class Connection:
+    """Serves one connection until it is closed.
+
+    Args:
+        sock: the client's socket.
+        environ: what every request's WSGI environment has in common.
+        application: the WSGI application.
+        watch: tells when the client leaves.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        environ: dict[str, Any],
+        application: WSGIApplication,
+        watch: Watch,
+    ) -> None:
+        self.busy = False
+        """Whether a request is being answered."""
+        self.closing = False
+        """Whether to close after the present answer; a server that stops sets it."""
+        self._sock = sock
+        self._environ = environ
+        self._application = application
+        self._watch = watch
+        self._parser = http1.RequestParser()
+        sock.settimeout(IDLE_SECONDS)
+        # Without it, each event of a stream waits for the acknowledgement of the last.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def serve(self) -> None:
+        """Answer requests until one side is done."""
+        try:
+            while self._serve_one():
+                pass
+        except http1.Refused as refusal:
+            self._refuse(refusal)
+        except (ClientGone, OSError):
+            pass
+        finally:
+            self._close()
+
+    def receive(self, message: http1.Message) -> None:
+        """Wait for more of a request that is not complete.
+
+        Raises:
+            ClientGone: the client closed the connection, or is silent for too long.
+            Refused: what came is not HTTP.
+        """
+        try:
+            data = self._sock.recv(_READ_SIZE)
+        except OSError as error:
+            raise ClientGone from error
+        if not data:
+            raise ClientGone
+        self._parser.feed(data)
+        if message.complete:
+            self._watch.start()
+
+    def send(self, data: bytes) -> None:
+        """Write bytes to the client.
+
+        Raises:
+            ClientGone: it does not take them.
+        """
+        try:
+            self._sock.sendall(data)
+        except OSError as error:
+            raise ClientGone from error
+
+    def _serve_one(self) -> bool:
+        message = self._next_message()
+        if message is None:
+            return False
+        self.busy = True
+        answer = _Answer(self, message)
+        try:
+            if message.complete:
+                self._watch.start()
+            self._answer(message, answer)
+        finally:
+            self._watch.stop()
+            self.busy = False
+        self._parser.messages.popleft()
+        return answer.keep_alive and not self.closing and not self._parser.upgraded
+
+    def _next_message(self) -> http1.Message | None:
+        """The next request, its head complete; None when the client is done."""
+        while not self._parser.messages:
+            data = self._sock.recv(_READ_SIZE)
+            if not data or self.closing:
+                return None
+            self._parser.feed(data)
+        return self._parser.messages[0]
+
+    def _answer(self, message: http1.Message, answer: _Answer) -> None:
+        chunks: Iterable[bytes] = ()
+        try:
+            chunks = self._application(
+                self._request_environ(message, answer), answer.start
+            )
+            for data in chunks:
+                answer.write(data)
+            answer.finish()
+        except AnswerCut:
+            answer.keep_alive = False
+        except Exception as error:
+            _logger.error("%s", whereabouts(error))
+            answer.fail()
+        finally:
+            # From here on the client may leave: what happened is written down in peace.
+            self._watch.stop()
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+
+    def _request_environ(
+        self, message: http1.Message, answer: _Answer
+    ) -> dict[str, Any]:
+        target = message.target
+        if not target.startswith("/") and "://" in target:
+            # The absolute form: the path starts at the third slash.
+            target = "/" + target.partition("://")[2].partition("/")[2]
+        path, _, query = target.partition("?")
+        environ = {
+            **self._environ,
+            "REQUEST_METHOD": message.method,
+            "REQUEST_URI": target,
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": query,
+            "SERVER_PROTOCOL": f"HTTP/{message.version}",
+            "wsgi.input": _Input(self, message, answer),
+            "wsgi.input_terminated": True,
+        }
+        headers = environ["kongai.headers"] = []
+        for name, value in message.headers:
+            # `x-api_key` and `x-api-key` would be one variable: nginx drops the former.
+            if "_" in name:
+                continue
+            headers.append((name, value))
+            key = "HTTP_" + name.upper().replace("-", "_")
+            if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+                key = key[5:]
+            if key in environ:
+                value = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + value
+            environ[key] = value
+        return environ
+
+    def _refuse(self, refusal: http1.Refused) -> None:
+        text = f'{{\n  "message":"{refusal.message}"\n}}'.encode()
+        headers = [
+            ("Content-Type", "application/json; charset=utf-8"),
+            ("Content-Length", str(len(text))),
+            ("Connection", "close"),
+        ]
+        status = f"{refusal.status} {refusal.message}"
+        try:
+            self.send(http1.response_head("1.1", status, headers) + text)
+        except ClientGone:
+            return
+
+    def _close(self) -> None:
+        """Close so that the last answer still arrives.
+
+        Closing with unread bytes resets the connection, and the client may lose what it
+        has not read: so first stop sending, then read for a moment.
+        """
+        messages = self._parser.messages
+        try:
+            if messages and not messages[0].complete:
+                self._linger()
+        except OSError:
+            pass
+        finally:
+            self._sock.close()
+
+    def _linger(self) -> None:
+        self._sock.shutdown(socket.SHUT_WR)
+        self._sock.settimeout(_LINGER_SECONDS)
+        deadline = time.monotonic() + _LINGER_SECONDS
+        left = _LINGER_BYTES
+        while left > 0 and time.monotonic() < deadline:
+            data = self._sock.recv(_READ_SIZE)
+            if not data:
+                return
+            left -= len(data)
+
+
+class _Answer:
+    """Writes one answer: its head, its framing, its end."""
+
+    def __init__(self, connection: Connection, message: http1.Message) -> None:
+        self.keep_alive = message.keep_alive
+        self._connection = connection
+        self._message = message
+        self._status = ""
+        self._headers: list[tuple[str, str]] = []
+        self._head_sent = False
+        self._chunked = False
+        self._length: int | None = None
+        self._sent = 0
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        """WSGI's start_response; its `write` sends the head even with nothing else."""
+        if self._head_sent and exc_info:
+            raise exc_info[1].with_traceback(exc_info[2])
+        self._status, self._headers = status, list(headers)
+        return self.flush
+
+    def flush(self, data: bytes) -> None:
+        """Write bytes, and the head before the first ones; b"" sends just the head."""
+        head = b"" if self._head_sent else self._head()
+        body = self._framed(data)
+        if head or body:
+            self._connection.send(head + body)
+
+    def write(self, data: bytes) -> None:
+        """Write bytes; nothing at all for b"" (PEP 3333)."""
+        if data:
+            self.flush(data)
+
+    def finish(self) -> None:
+        """The application is done: end the answer as complete."""
+        if not self._head_sent and self._length_given() is None:
+            self._headers.append(("Content-Length", "0"))
+        self.flush(b"")
+        if self._chunked:
+            self._connection.send(http1.LAST_CHUNK)
+        if self._length is not None and self._sent < self._length:
+            self.keep_alive = False
+
+    def fail(self) -> None:
+        """The application failed: say so if there is still time, else break off."""
+        self.keep_alive = False
+        if self._head_sent:
+            return
+        text = b'{\n  "message":"An unexpected error occurred"\n}'
+        self._status = "500 Internal Server Error"
+        self._headers = [
+            ("Content-Type", "application/json; charset=utf-8"),
+            ("Content-Length", str(len(text))),
+        ]
+        self.flush(text)
+
+    def go_ahead(self) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
+        if not self._head_sent:
+            self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _length_given(self) -> int | None:
+        for name, value in self._headers:
+            if name.lower() == "content-length":
+                return int(value)
+        return None
+
+    def _head(self) -> bytes:
+        self._head_sent = True
+        message, headers = self._message, self._headers
+        if not any(name.lower() == "date" for name, _ in headers):
+            headers.append(("Date", _date()))
+        self._length = self._length_given()
+        if self._no_body():
+            self._length = None
+        elif self._length is None:
+            if message.version == "1.1":
+                self._chunked = True
+                headers.append(("Transfer-Encoding", "chunked"))
+            else:
+                self.keep_alive = False
+        # A request whose body was not read to its end hides where the next one starts.
+        if not message.complete or self._connection.closing:
+            self.keep_alive = False
+        if not self.keep_alive:
+            headers.append(("Connection", "close"))
+        elif message.version == "1.0":
+            headers.append(("Connection", "keep-alive"))
+        return http1.response_head("1.1", self._status, headers)
+
+    def _no_body(self) -> bool:
+        status = self._status[:3]
+        return self._message.method == "HEAD" or status in ("204", "304")
+
+    def _framed(self, data: bytes) -> bytes:
+        if not data or self._no_body():
+            return b""
+        if self._length is not None:
+            # What is more than announced would be read as the next answer.
+            data = data[: self._length - self._sent]
+        self._sent += len(data)
+        return http1.chunk(data) if self._chunked and data else data
+
+
+class _Input(io.RawIOBase):
+    """`wsgi.input`: the request's body, read from the connection as it is asked for."""
+
+    def __init__(
+        self, connection: Connection, message: http1.Message, answer: _Answer
+    ) -> None:
+        self._connection = connection
+        self._message = message
+        self._answer = answer
+        expect = message.header("expect") or ""
+        self._awaited = expect.lower() == "100-continue" and message.version == "1.1"
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._next(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _next(self, size: int) -> bytes:
+        chunks, message = self._message.chunks, self._message
+        while not chunks and not message.complete:
+            if self._awaited:
+                self._awaited = False
+                self._answer.go_ahead()
+            self._connection.receive(message)
+        if not chunks:
+            return b""
+        data = chunks.popleft()
+        if len(data) > size:
+            chunks.appendleft(data[size:])
+            data = data[:size]
+        return data
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to `size` bytes, as many as have come; all of them without a size."""
+        if size is None or size < 0:
+            return self.readall()
+        return self._next(size) if size else b""
+
+
+_cached_date = (0, "")
+
+
+def _date() -> str:
+    """The Date header's value, made once a second."""
+    global _cached_date
+    now = int(time.time())
+    if _cached_date[0] != now:
+        _cached_date = (now, formatdate(now, usegmt=True))
+    return _cached_date[1]

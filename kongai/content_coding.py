@@ -1,0 +1,47 @@
+"""Undoing a content-coding on a copy of a body as it passes (RFC 9110, section 8.4)."""
+
+from __future__ import annotations
+
+import zlib
+
+MAX_DECODED = 64 * 1024 * 1024
+"""The most that is decoded of one body, in bytes: a bomb ends here."""
+
+_ANY_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+
+
+class ContentDecoder:
+    """Decodes `gzip` and `deflate`; `identity` passes.
+
+    It never fails: what can't be decoded sets `broken` and gives nothing.
+
+    Args:
+        coding: the Content-Encoding header's value, empty for none.
+    """
+
+    def __init__(self, coding: str) -> None:
+        coding = coding.strip().lower()
+        self.broken = coding not in ("", "identity", "gzip", "x-gzip", "deflate")
+        self._plain = coding in ("", "identity")
+        self._zlib = zlib.decompressobj(_ANY_ZLIB_OR_GZIP)
+        self._left = MAX_DECODED
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes, decoded."""
+        if self._plain:
+            return data
+        if self.broken:
+            return b""
+        try:
+            decoded = self._zlib.decompress(data, self._left)
+        except zlib.error:
+            self.broken = True
+            return b""
+        self._left -= len(decoded)
+        self.broken = self._left <= 0
+        return decoded
+
+    @property
+    def complete(self) -> bool:
+        """Whether the coded body has come to its own end."""
+        return self._plain or self._zlib.eof

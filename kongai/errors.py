@@ -1,0 +1,194 @@
+"""What can go wrong, and whose fault it is.
+
+::
+
+    KongAIError
+      ConfigError              the file or the arguments are wrong: `problems`
+      GatewayError             an answer of the gateway's own: status, message, ended
+        NoRouteMatched     404
+        RequestRejected    400 / 413 ...   the client is at fault
+        NoServiceFound     503             the route leads nowhere
+        UpstreamError      502             the upstream is at fault
+          UpstreamTimeout  504
+          UpstreamTruncated                after the status has left: no status any more
+      AnswerCut                the answer cannot be finished; a server must close the
+                               connection without ending the body
+    ClientGone (BaseException) the client left, or the server stops: unwind, record, go
+
+A `GatewayError`'s message is one of a closed list of texts, Kong's where Kong has one.
+It never carries a URL, a header or another exception's text, so that no credential can
+reach an answer or a record through it. `ended` is the word the record keeps for it
+(`kongai.ended`).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class KongAIError(Exception):
+    """The root of everything kongai raises on purpose."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a configuration, and where."""
+
+    path: str
+    """Where in the data, as in ``services[0].plugins[1].config.path``."""
+    message: str
+    """What is wrong, in Kong's words where Kong has words for it."""
+    line: int | None = None
+    """The line of the file, counted from 1; None when there is no file."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigError(KongAIError):
+    """A configuration that can't be used, with every problem found in it.
+
+    Args:
+        problems: what is wrong, in the order of the file.
+        source: the file's name, or None for a configuration given as objects.
+    """
+
+    def __init__(self, problems: Iterable[Problem], source: str | None = None) -> None:
+        self.problems = list(problems)
+        self.source = source
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """One line a problem: ``file:line: path: message``."""
+        return [
+            ":".join(part for part in (self.source, _text(problem.line)) if part)
+            + (": " if self.source or problem.line else "")
+            + str(problem)
+            for problem in self.problems
+        ]
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+class GatewayError(KongAIError):
+    """An answer that the gateway gives in the upstream's place.
+
+    Args:
+        message: the text for the client; a constant, free of anything secret.
+        status: the HTTP status.
+        ended: the word for the record's ``kongai.ended``.
+    """
+
+    status = 500
+    message = "An unexpected error occurred"
+    ended = "internal"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        status: int | None = None,
+        ended: str | None = None,
+    ) -> None:
+        self.message = self.message if message is None else message
+        self.status = self.status if status is None else status
+        self.ended = self.ended if ended is None else ended
+        super().__init__(self.message)
+
+
+class NoRouteMatched(GatewayError):
+    """No route fits the request."""
+
+    status = 404
+    message = "no Route matched with those values"
+    ended = "no_route"
+
+
+class NoServiceFound(GatewayError):
+    """The route has no service, and no plugin said where to send the request."""
+
+    status = 503
+    message = "no Service found with those values"
+    ended = "no_service"
+
+
+class RequestRejected(GatewayError):
+    """The request itself is not acceptable; the upstream never sees it."""
+
+    status = 400
+    message = "Bad request"
+    ended = "bad_request"
+
+
+class UpstreamError(GatewayError):
+    """The upstream did not give a usable answer.
+
+    Args:
+        sent: whether any byte of the request may have reached the upstream. What was
+            not sent may be tried again, whatever the method.
+    """
+
+    status = 502
+    message = "An invalid response was received from the upstream server"
+    ended = "upstream_protocol"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        status: int | None = None,
+        ended: str | None = None,
+        sent: bool = True,
+    ) -> None:
+        super().__init__(message, status=status, ended=ended)
+        self.sent = sent
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream kept the gateway waiting longer than the service allows."""
+
+    status = 504
+    message = "The upstream server is timing out"
+    ended = "first_byte_timeout"
+
+
+class UpstreamTruncated(UpstreamError):
+    """The answer stopped before its end, after its status was passed on."""
+
+    message = "upstream stream ended early"
+    ended = "upstream_cut"
+
+
+class AnswerCut(KongAIError):
+    """Raised out of an answer's body when it can't be completed.
+
+    A WSGI server that lets it through closes the connection without the last chunk,
+    which is how a client tells a cut answer from a finished one (RFC 9112, section 8).
+    """
+
+
+class ClientGone(BaseException):
+    """The client has left, or the server is stopping: there is nobody to answer.
+
+    Not an `Exception`, so that a plugin's ``except Exception`` does not swallow it.
+
+    Args:
+        ended: the word for the record, ``client_abort`` or ``shutdown``.
+    """
+
+    def __init__(self, ended: str = "client_abort") -> None:
+        super().__init__(ended)
+        self.ended = ended
+
+
+def whereabouts(error: BaseException) -> str:
+    """An exception for the error log: its class and where it came from.
+
+    Its text stays out, because it may quote a URL, a header or a body.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return f"{type(error).__name__} at " + " > ".join(places or ["an unknown place"])

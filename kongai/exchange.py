@@ -1,0 +1,339 @@
+"""One request's trip through the gateway, and what travels with it.
+
+An `Exchange` is made when a request is accepted and ends when its record is written.
+Plugins read and change it; the fields stand in the order in which they are filled.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+from werkzeug.datastructures import Headers
+
+from kongai.errors import ClientGone, UpstreamError
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Request, Response
+
+    from kongai.plugin import Plugin
+    from kongai.router import Match, Route, Service
+
+_READ_SIZE = 65536
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """What is sent to an upstream: an address, a head and a body.
+
+    Nothing is added on the way: no default header, no cookie, no normalisation of
+    the target.
+    """
+
+    method: str
+    scheme: str
+    host: str
+    port: int
+    target: str
+    """The request target, path and query, exactly as it goes on the wire."""
+    headers: list[tuple[str, str]]
+    body: bytes | Iterable[bytes] | None = None
+    connect_timeout: float = 60.0
+    """Seconds to wait for a connection."""
+    read_timeout: float = 60.0
+    """Seconds to wait for the next bytes of the answer, the first ones included."""
+    verify: bool | str = True
+    """Whether to verify the upstream's certificate, or the path of a CA bundle."""
+
+
+@dataclass(slots=True)
+class UpstreamResponse:
+    """An upstream's answer, its body still on the way."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    """In the order received, repeated ones apart."""
+    chunks: Iterator[bytes]
+    """The body as it arrives; raises `UpstreamError` when it breaks off."""
+    close: Callable[[], None]
+    """Gives the connection back, or closes it if the body was not read to its end."""
+    peer: tuple[str, int] | None = None
+    """Address and port of the upstream's end of the connection."""
+
+
+@dataclass(slots=True)
+class Try:
+    """One attempt to reach an upstream, as the record lists it under `tries`."""
+
+    started_ns: int
+    """Nanoseconds since the epoch."""
+    ip: str
+    port: int
+    latency_ns: int = 0
+    """Nanoseconds that choosing the address took."""
+    state: str | None = None
+    """`next` or `failed` when the attempt failed; None when it gave an answer."""
+    code: int | None = None
+    """The status that stands for the failure."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The outcome of one attempt: either an answer or an error."""
+
+    request: UpstreamRequest
+    response: UpstreamResponse | None = None
+    error: UpstreamError | None = None
+
+
+@dataclass(slots=True)
+class Timings:
+    """When things happened, in seconds of a monotonic clock; `started_at` in ms."""
+
+    started_at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    """Milliseconds since the epoch."""
+    start: float = field(default_factory=time.perf_counter)
+    sent: float | None = None
+    """When the (last) request went to the upstream."""
+    answered: float | None = None
+    """When the upstream's status and headers were there."""
+    received: float | None = None
+    """When the upstream's body had ended."""
+    end: float | None = None
+
+
+class LogFields:
+    """What plugins add to the record: Kong's ``kong.log.set_serialize_value``."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self) -> None:
+        self._fields: list[tuple[str, Any]] = []
+
+    def set(self, path: str, value: Any) -> None:
+        r"""Set a field of the record.
+
+        Args:
+            path: where, dots nest; ``\.`` is a dot of the name itself.
+            value: anything JSON can say; None removes the field.
+        """
+        self._fields.append((path, value))
+
+    def apply(self, record: dict[str, Any]) -> None:
+        """Write the fields into a record, in the order in which they were set."""
+        for path, value in self._fields:
+            *parents, name = _split(path)
+            target = record
+            for parent in parents:
+                child = target.get(parent)
+                if not isinstance(child, dict):
+                    child = target[parent] = {}
+                target = child
+            if value is None:
+                target.pop(name, None)
+            else:
+                target[name] = value
+
+
+def _split(path: str) -> list[str]:
+    return [part.replace("\0", ".") for part in path.replace("\\.", "\0").split(".")]
+
+
+class ErrorFormat(Protocol):
+    """How a client's format says an error, whole and inside a stream."""
+
+    def error_body(self, status: int, message: str, request_id: str) -> bytes:
+        """The JSON body of an error answer."""
+
+    def error_event(self, status: int, message: str, request_id: str) -> bytes:
+        """The event that ends a stream that can't be finished."""
+
+
+class LLMContext(Protocol):
+    """What an AI plugin knows of the exchange; other plugins may read it."""
+
+    provider: str
+    request_model: str | None
+    response_model: str | None
+    streaming: bool
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request's trip through the gateway."""
+
+    request: Request
+    """The client's request, a Werkzeug `Request`; a Flask view's is one."""
+    target: str = ""
+    """Path and query as the client wrote them, below the mount point if any."""
+    path: str = "/"
+    """The normalised path that routing looks at."""
+    headers: Headers = field(default_factory=Headers)
+    """The request's headers, in the client's order and spelling. What a plugin changes
+    here goes upstream and shows in the record."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    timings: Timings = field(default_factory=Timings)
+    match: Match | None = None
+    body: bytes | None = None
+    """The request's body once `read_body` has read it."""
+    body_size: int = 0
+    """Bytes of the request's body read so far."""
+    error_format: ErrorFormat | None = None
+    """The client's format, when a plugin knows it; None says errors in Kong's."""
+    llm: LLMContext | None = None
+    tries: list[Try] = field(default_factory=list)
+    upstream_request: UpstreamRequest | None = None
+    upstream_response: UpstreamResponse | None = None
+    response: Response | None = None
+    """The answer to the client; from `header_filter` on."""
+    answered_by_kongai: bool = True
+    """Whether the answer is the gateway's own and not the upstream's."""
+    bytes_sent: int = 0
+    """Bytes of the answer's body handed to the client."""
+    secret_headers: frozenset[str] = frozenset()
+    """More headers, in lower case, whose values the record must not show."""
+    error: BaseException | None = None
+    ended: str | None = None
+    """How the exchange ended, for `kongai.ended`: `ok`, `client_abort`, ..."""
+    state: dict[Plugin, Any] = field(default_factory=dict)
+    """A plugin's own notes: ``exchange.state[self]``."""
+    log: LogFields = field(default_factory=LogFields)
+    """What to add to the record: ``exchange.log.set("team", "search")``."""
+
+    @property
+    def route(self) -> Route | None:
+        """The route that matched."""
+        return None if self.match is None else self.match.route
+
+    @property
+    def service(self) -> Service | None:
+        """The service behind the route."""
+        return None if self.match is None else self.match.service
+
+    @property
+    def query(self) -> str | None:
+        """The raw query string; None when there is no question mark."""
+        _, mark, query = self.target.partition("?")
+        return query if mark else None
+
+    def read_body(self, limit: int | None = None) -> bytes:
+        """Read the whole request body, once.
+
+        Args:
+            limit: the most bytes to accept; None for no limit.
+
+        Raises:
+            BodyTooLarge: there is more than `limit`; nothing of it is kept.
+            ClientGone: the client left before its body had come.
+        """
+        if self.body is None:
+            length = self.request.content_length
+            if limit is not None and length is not None and length > limit:
+                raise BodyTooLarge(limit)
+            pieces = []
+            for piece in self.stream_body():
+                if limit is not None and self.body_size > limit:
+                    raise BodyTooLarge(limit)
+                pieces.append(piece)
+            self.body = b"".join(pieces)
+        return self.body
+
+    def stream_body(self) -> Iterator[bytes]:
+        """Yield the request's body as it comes, without keeping it.
+
+        Raises:
+            ClientGone: the client left before its body had come.
+        """
+        stream = _body_stream(self.request)
+        length = self.request.content_length
+        while length is None or self.body_size < length:
+            size = _READ_SIZE
+            if length is not None:
+                size = min(size, length - self.body_size)
+            piece = stream.read(size)
+            if not piece:
+                if length is not None:
+                    raise ClientGone
+                return
+            self.body_size += len(piece)
+            yield piece
+
+
+class BodyTooLarge(Exception):
+    """The request's body has more bytes than allowed."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} bytes")
+        self.limit = limit
+
+
+def _body_stream(request: Request) -> IO[bytes]:
+    """The raw input: Werkzeug's limited stream ends early without saying so.
+
+    What a Flask application read before its view ran, Werkzeug has kept.
+    """
+    cached = request.__dict__.get("_cached_data")
+    if cached is not None:
+        return io.BytesIO(cached)
+    environ = request.environ
+    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if request.content_length is None and not (
+        chunked or environ.get("wsgi.input_terminated")
+    ):
+        return io.BytesIO()
+    stream: IO[bytes] = environ["wsgi.input"]
+    return stream
+
+
+def raw_target(environ: dict[str, Any]) -> str:
+    """The request target as it came, below the mount point.
+
+    Servers that keep it say so in `REQUEST_URI` (uWSGI, waitress, Werkzeug, kongai) or
+    `RAW_URI` (gunicorn); elsewhere it is built again from the decoded path (PEP 3333).
+    """
+    raw: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
+    mount: str = environ.get("SCRIPT_NAME", "")
+    if "://" in raw.partition("?")[0]:
+        raw = "/" + raw.partition("://")[2].partition("/")[2]
+    if raw.startswith("/"):
+        if not mount:
+            return raw
+        quoted = _quote(mount)
+        if raw.startswith(quoted) and raw[len(quoted) : len(quoted) + 1] in "/?":
+            below = raw[len(quoted) :]
+            return below if below.startswith("/") else "/" + below
+    path = _quote(environ.get("PATH_INFO", "")) or "/"
+    query = environ.get("QUERY_STRING", "")
+    return f"{path}?{query}" if query else path
+
+
+def _quote(path: str) -> str:
+    return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~-._")
+
+
+def request_headers(request: Request) -> Headers:
+    """The request's headers, exactly as sent where the server kept them."""
+    raw = request.environ.get("kongai.headers")
+    return Headers(raw if raw is not None else list(request.headers))
+
+
+__all__ = [
+    "Attempt",
+    "BodyTooLarge",
+    "ErrorFormat",
+    "Exchange",
+    "LLMContext",
+    "LogFields",
+    "Timings",
+    "Try",
+    "UpstreamRequest",
+    "UpstreamResponse",
+    "raw_target",
+    "request_headers",
+]

@@ -1,0 +1,141 @@
+"""The heads that cross the gateway: what is passed on, dropped and added.
+
+Hop-by-hop fields stop here in both directions (RFC 9110, section 7.6.1); everything
+else passes unchanged, in its order and spelling. What is added is Kong's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from werkzeug.datastructures import Headers
+
+from kongai._version import __version__
+from kongai.exchange import Exchange
+from kongai.router import DEFAULT_PORTS
+
+SERVER = f"kongai/{__version__}"
+VIA = f"1.1 {SERVER}"
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_SET_BY_US = frozenset(
+    {
+        "content-length",
+        "expect",
+        "host",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-path",
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+        "x-kong-request-id",
+        "x-real-ip",
+    }
+)
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def request_headers(exchange: Exchange, host: str) -> list[tuple[str, str]]:
+    """The head of the request to an upstream.
+
+    Args:
+        host: the Host header's value.
+    """
+    request = exchange.request
+    client = exchange.headers
+    protocol = request.environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2]
+    peer = request.remote_addr or ""
+    headers = [("Host", host), ("Connection", "keep-alive")]
+    headers += _end_to_end(client, _SET_BY_US)
+    headers += [
+        ("Via", _appended(client.get("via"), f"{protocol} {SERVER}")),
+        ("X-Real-IP", peer),
+        ("X-Forwarded-For", _appended(client.get("x-forwarded-for"), peer)),
+        ("X-Forwarded-Proto", request.scheme),
+        ("X-Forwarded-Host", request.host.partition(":")[0]),
+        ("X-Forwarded-Port", request.environ.get("SERVER_PORT", "")),
+        ("X-Forwarded-Path", exchange.target.partition("?")[0]),
+        ("X-Kong-Request-Id", exchange.id),
+    ]
+    match = exchange.match
+    if match and match.route.strip_path and match.prefix not in ("", "/"):
+        headers.append(("X-Forwarded-Prefix", match.prefix))
+    if "trailers" in client.get("te", "").lower():
+        headers.append(("TE", "trailers"))
+    return headers
+
+
+def framed_body(
+    exchange: Exchange, headers: list[tuple[str, str]]
+) -> bytes | Iterator[bytes] | None:
+    """The body for the upstream: as read, or else as it comes; frames it in `headers`.
+
+    A body that was read is sent with its length. One that was not is passed on as it
+    arrives, framed as the client framed it.
+    """
+    if exchange.body is not None:
+        if exchange.body or "content-length" in exchange.headers:
+            headers.append(("Content-Length", str(len(exchange.body))))
+        return exchange.body or None
+    if exchange.request.content_length is not None:
+        headers.append(("Content-Length", str(exchange.request.content_length)))
+        return exchange.stream_body() if exchange.request.content_length else None
+    if "chunked" in exchange.headers.get("transfer-encoding", "").lower():
+        headers.append(("Transfer-Encoding", "chunked"))
+        return exchange.stream_body()
+    return None
+
+
+def response_headers(upstream: Iterable[tuple[str, str]]) -> Headers:
+    """The upstream's answer head as the client gets it, before ours are added.
+
+    A value that HTTP can't carry (a control character) is left out with its field.
+    """
+    received = Headers()
+    for name, value in upstream:
+        if not _UNSENDABLE.search(value):
+            received.add(name, value)
+    return Headers(_end_to_end(received, frozenset()))
+
+
+def host_header(scheme: str, host: str, port: int) -> str:
+    """A Host value; the scheme's own port is left out."""
+    name = f"[{host}]" if ":" in host else host
+    return name if DEFAULT_PORTS[scheme] == port else f"{name}:{port}"
+
+
+def appended_via(headers: Headers) -> str:
+    """The Via value of an answer that passed through here."""
+    return _appended(headers.get("via"), VIA)
+
+
+def _end_to_end(headers: Headers, dropped: frozenset[str]) -> Iterator[tuple[str, str]]:
+    named = {
+        name.strip().lower()
+        for value in headers.getlist("connection")
+        for name in value.split(",")
+    }
+    for name, value in headers:
+        lower = name.lower()
+        if lower not in _HOP_BY_HOP and lower not in dropped and lower not in named:
+            yield name, value
+
+
+def _appended(value: str | None, more: str) -> str:
+    return f"{value}, {more}" if value else more

@@ -1,0 +1,63 @@
+"""Tokens, as every provider's answer is counted in Kong's record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+CHARACTERS_PER_TOKEN = 4
+"""Kong's estimate where a provider gives no count."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """The tokens of one answer.
+
+    `prompt_tokens` counts everything the model read: what was not cached, what was read
+    from the cache and what was written to it (Kong 3.15's rule).
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens read from the provider's cache."""
+    cache_writes: dict[str, int] = field(default_factory=dict)
+    """Prompt tokens written to the cache, by time to live: ``{"5m": 100, "1h": 0}``."""
+    reasoning_tokens: int = 0
+    service_tier: str | None = None
+    estimated: bool = False
+    """Whether `completion_tokens` was estimated from the length of the text."""
+
+    @property
+    def total_tokens(self) -> int:
+        """What was read and what was written, together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def cache_creation_tokens(self) -> int:
+        """Prompt tokens written to the cache, whatever the time to live."""
+        return sum(self.cache_writes.values())
+
+    @property
+    def uncached_tokens(self) -> int:
+        """Prompt tokens that had nothing to do with the cache."""
+        return self.prompt_tokens - self.cached_tokens - self.cache_creation_tokens
+
+    def prompt_details(self) -> dict[str, Any]:
+        """Kong's `prompt_tokens_details`: what is not zero."""
+        details = {
+            "cached_tokens": self.cached_tokens,
+            "cache_creation_tokens": self.cache_creation_tokens,
+        }
+        return {name: count for name, count in details.items() if count}
+
+    def completion_details(self) -> dict[str, Any]:
+        """Kong's `completion_tokens_details`: what is not zero."""
+        return (
+            {"reasoning_tokens": self.reasoning_tokens} if self.reasoning_tokens else {}
+        )
+
+
+def estimate_tokens(characters: int) -> int:
+    """About how many tokens a text of so many characters has."""
+    return -(-characters // CHARACTERS_PER_TOKEN)

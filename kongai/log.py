@@ -1,0 +1,305 @@
+"""The record of an exchange, and where it goes.
+
+`serialize` turns an exchange into the record that Kong's log plugins write
+(``kong.log.serialize``); a sink takes records away. The two never know each other:
+the same record goes to a file, a socket or a list in a test.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol, TextIO
+from urllib.parse import parse_qsl
+
+import msgspec
+from werkzeug.datastructures import Headers
+
+from kongai import redact
+from kongai.exchange import Exchange, Try, request_headers
+from kongai.router import Route, Service
+
+WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
+"""The id of Kong's default workspace, the same in every Kong."""
+
+_MAX_LOGGED_HEADERS = 100
+_CLIENT_CLOSED_REQUEST = 499
+_logger = logging.getLogger("kongai")
+
+
+class LogSink(Protocol):
+    """Takes records away."""
+
+    def emit(self, record: dict[str, Any]) -> None:
+        """Take one record. It is the sink's own copy."""
+
+    def close(self) -> None:
+        """Write out what is held back, if anything, and let go."""
+
+
+class FileSink:
+    """Appends records to a file, one JSON line each.
+
+    A line is one `write` on a descriptor opened with O_APPEND, so that lines of several
+    processes don't mix. A file that can't be opened or written never hurts traffic: the
+    reason is logged, and the next record tries again. Directories are not created.
+
+    Args:
+        path: the file.
+        reopen: open the file anew for each record, as Kong's `reopen` does.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, reopen: bool = False) -> None:
+        self.path = os.fspath(path)
+        self.reopen = reopen
+        self._descriptor: int | None = None
+        self._lock = threading.Lock()
+
+    def emit(self, record: Mapping[str, Any]) -> None:
+        """Append the record; a failure is logged and not raised."""
+        line = encode(record)
+        with self._lock:
+            try:
+                if self._descriptor is None or self.reopen or self._moved():
+                    self._open()
+                self._write(line)
+            except OSError as error:
+                _logger.error(
+                    "failed to open the file: %s (%s); the record is lost",
+                    error.strerror,
+                    self.path,
+                )
+                self._close()
+
+    def close(self) -> None:
+        """Close the file; a later record opens it again."""
+        with self._lock:
+            self._close()
+
+    def _moved(self) -> bool:
+        """Whether the path no longer names the open file: rotated, or deleted."""
+        assert self._descriptor is not None
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return True
+        here = os.fstat(self._descriptor)
+        return (there.st_ino, there.st_dev) != (here.st_ino, here.st_dev)
+
+    def _open(self) -> None:
+        self._close()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(self.path, flags, 0o644)
+
+    def _write(self, line: bytes) -> None:
+        assert self._descriptor is not None
+        written = os.write(self._descriptor, line)
+        if written < len(line):
+            # The rest would stand on a line of its own: better an error than a half.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class StreamSink:
+    """Writes records to an open text stream, one JSON line each.
+
+    Args:
+        stream: for example ``sys.stdout``; it is not closed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def emit(self, record: Mapping[str, Any]) -> None:
+        """Write the record and flush."""
+        self._stream.write(encode(record).decode())
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Flush; the stream stays open."""
+        self._stream.flush()
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """A record as one line of JSON, pure ASCII, with its line feed.
+
+    NaN and infinities, which JSON does not have, make the text of the number.
+    """
+    try:
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(record), separators=(",", ":"), default=str)
+    return text.encode("ascii") + b"\n"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and value - value != 0:
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return value
+
+
+def serialize(exchange: Exchange) -> dict[str, Any]:
+    """The record of an exchange, in Kong's shape, without credentials.
+
+    Meant for the log phase; earlier, what has not happened yet is missing.
+    """
+    record: dict[str, Any] = {
+        "request": _request(exchange),
+        "response": _response(exchange),
+        "latencies": _latencies(exchange),
+        "upstream_uri": _upstream_uri(exchange),
+        "upstream_status": _upstream_status(exchange),
+        "client_ip": exchange.request.remote_addr or "",
+        "started_at": exchange.timings.started_at,
+        "source": "kong" if exchange.answered_by_kongai else "upstream",
+        "workspace": WORKSPACE,
+        "workspace_name": "default",
+    }
+    if exchange.match is not None:
+        record["tries"] = [_try(attempt) for attempt in exchange.tries]
+        record["route"] = _route(exchange.match.route, exchange.match.service)
+        if exchange.match.service is not None:
+            record["service"] = _entity(exchange.match.service)
+    record["kongai"] = {"ended": exchange.ended}
+    exchange.log.apply(record)
+    return record
+
+
+def _request(exchange: Exchange) -> dict[str, Any]:
+    request = exchange.request
+    environ = request.environ
+    uri = redact.target(environ.get("SCRIPT_NAME", "") + exchange.target)
+    host = request.host.rpartition(":")[0] or request.host
+    arguments = parse_qsl(exchange.query or "", keep_blank_values=True)
+    bare = {part for part in (exchange.query or "").split("&") if "=" not in part}
+    querystring: dict[str, Any] = {}
+    for name, value in redact.arguments(arguments):
+        _gather(querystring, name, True if name in bare and not value else value)
+    line = f"{request.method} {uri} HTTP/1.1\r\n"
+    head = request_headers(request)
+    return {
+        "id": exchange.id,
+        "method": request.method,
+        "uri": uri,
+        "url": f"{request.scheme}://{host}:{environ.get('SERVER_PORT', '')}{uri}",
+        "querystring": querystring,
+        "headers": _headers(exchange.headers, exchange),
+        "size": len(line) + _head_size(head) + exchange.body_size,
+    }
+
+
+def _response(exchange: Exchange) -> dict[str, Any]:
+    response = exchange.response
+    if response is None:
+        return {"status": _CLIENT_CLOSED_REQUEST, "headers": {}, "size": 0}
+    line = f"HTTP/1.1 {response.status}\r\n"
+    return {
+        "status": response.status_code,
+        "headers": _headers(response.headers, exchange),
+        "size": len(line) + _head_size(response.headers) + exchange.bytes_sent,
+    }
+
+
+def _head_size(headers: Headers) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in headers) + 2
+
+
+def _headers(headers: Headers, exchange: Exchange) -> dict[str, Any]:
+    also = exchange.secret_headers
+    logged: dict[str, Any] = {}
+    for name, value in list(headers)[:_MAX_LOGGED_HEADERS]:
+        _gather(logged, name.lower(), redact.header_value(name, value, also))
+    return logged
+
+
+def _gather(fields: dict[str, Any], name: str, value: Any) -> None:
+    """Add a field; a repeated one becomes a list."""
+    if name not in fields:
+        fields[name] = value
+    elif isinstance(fields[name], list):
+        fields[name].append(value)
+    else:
+        fields[name] = [fields[name], value]
+
+
+def _latencies(exchange: Exchange) -> dict[str, int]:
+    timings = exchange.timings
+    end = timings.end if timings.end is not None else timings.start
+    proxied = timings.sent is not None
+    before = timings.sent if timings.sent is not None else end
+    received = 0
+    if timings.answered is not None:
+        received = milliseconds(timings.answered, timings.received)
+    return {
+        "request": milliseconds(timings.start, end),
+        "kong": milliseconds(timings.start, before),
+        "proxy": milliseconds(before, timings.answered or end) if proxied else -1,
+        "receive": received,
+    }
+
+
+def milliseconds(start: float, end: float | None) -> int:
+    """Whole milliseconds between two readings of the clock; 0 without an end."""
+    return 0 if end is None else max(0, int((end - start) * 1000))
+
+
+def _upstream_uri(exchange: Exchange) -> str:
+    request = exchange.upstream_request
+    return "" if request is None else redact.target(request.target)
+
+
+def _upstream_status(exchange: Exchange) -> str:
+    """The status of each try, in order; empty when no try gave an answer."""
+    if exchange.upstream_response is None:
+        return ""
+    failed = [
+        str(attempt.code) for attempt in exchange.tries if attempt.code is not None
+    ]
+    return ", ".join([*failed, str(exchange.upstream_response.status)])
+
+
+def _try(attempt: Try) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "balancer_start": attempt.started_ns // 1_000_000,
+        "balancer_start_ns": attempt.started_ns,
+        "balancer_latency": attempt.latency_ns // 1_000_000,
+        "balancer_latency_ns": attempt.latency_ns,
+        "ip": attempt.ip,
+        "port": attempt.port,
+    }
+    if attempt.state is not None:
+        entry["state"] = attempt.state
+        entry["code"] = attempt.code
+    return entry
+
+
+_NOT_LOGGED = {"url", "routes", "plugins"}
+
+
+def _route(route: Route, service: Service | None) -> dict[str, Any]:
+    entity = _entity(route)
+    if service is not None:
+        entity["service"] = {"id": service.id}
+    return entity
+
+
+def _entity(entity: Service | Route) -> dict[str, Any]:
+    fields = {
+        name: msgspec.to_builtins(value)
+        for name in entity.__struct_fields__
+        if name not in _NOT_LOGGED and (value := getattr(entity, name)) is not None
+    }
+    fields["ws_id"] = WORKSPACE
+    return fields

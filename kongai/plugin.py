@@ -1,0 +1,150 @@
+"""Plugins: a class with a name, a priority and Kong's phases.
+
+A plugin overrides the phases it needs; the others cost nothing, because the chain of a
+route is compiled once into tuples of the phases that really exist. In each phase the
+higher priority runs first. `body_filter` is given the stream, not a chunk at a time: it
+returns an iterator of bytes, usually by being a generator, and its local variables are
+its state.
+
+The phases, in the order of an exchange: `rewrite` (plugins of every route only),
+`access`, `balancer`, `header_filter`, `body_filter`, `log`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kongai.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response
+
+    from kongai.exchange import Attempt, Exchange, UpstreamRequest
+
+PHASES = ("rewrite", "access", "balancer", "header_filter", "body_filter", "log")
+
+
+class Plugin:
+    """Subclass, name it, override the phases you need.
+
+    Attributes:
+        name: as a configuration file names it, for example ``ai-proxy``.
+        priority: higher runs first; Kong's numbers, ai-proxy 770, file-log 9.
+        Config: a frozen `msgspec.Struct` with the plugin's settings, if it has any.
+            Its fields are the keys of `config` in a file. A method `problems()` may
+            yield pairs of a field's path and what is wrong with the whole.
+        id: the plugin's id in records; given by the configuration.
+        instance_name: a label of the user's own.
+    """
+
+    name: ClassVar[str]
+    priority: ClassVar[int] = 0
+    Config: ClassVar[type | None] = None
+
+    id: str = ""
+    instance_name: str | None = None
+
+    @classmethod
+    def from_config(cls, config: Any) -> Plugin:
+        """Make the plugin a configuration file asks for.
+
+        Args:
+            config: an instance of `Config`, or None for a plugin without one.
+        """
+        return cls() if config is None else cls(config)  # type: ignore[call-arg]
+
+    def rewrite(self, exchange: Exchange) -> None:
+        """Before routing; only plugins that apply to every route."""
+
+    def access(self, exchange: Exchange) -> Response | None:
+        """Before the upstream is asked; returning a response ends the line."""
+
+    def balancer(
+        self, exchange: Exchange
+    ) -> Generator[UpstreamRequest, Attempt, None] | None:
+        """Where to send the request: yields requests and is sent each outcome.
+
+        When the generator ends, the last outcome stands. Returning None leaves the
+        request to the route's service.
+        """
+
+    def header_filter(self, exchange: Exchange) -> None:
+        """When the answer's status and headers are there; they may still change."""
+
+    def body_filter(
+        self, exchange: Exchange, chunks: Iterator[bytes]
+    ) -> Iterator[bytes]:
+        """The answer's body as it passes: take chunks, yield chunks."""
+        return chunks
+
+    def log(self, exchange: Exchange) -> None:
+        """After the last byte, or when the client has gone; exactly once."""
+
+    def init_worker(self) -> None:
+        """When a server process starts, before its first request: load what is slow."""
+
+    def close(self) -> None:
+        """When the gateway stops."""
+
+
+def check(plugin: Plugin) -> Iterable[str]:
+    """What is wrong with a plugin's class; empty when it can be used."""
+    kind = type(plugin).__name__
+    if not isinstance(getattr(plugin, "name", None), str):
+        yield f"{kind} has no name; set the class attribute `name`"
+    for phase in PHASES:
+        theirs, ours = getattr(plugin, phase), getattr(Plugin, phase)
+        expected = len(inspect.signature(ours).parameters) - 1
+        try:
+            inspect.signature(theirs).bind(*range(expected))
+        except TypeError:
+            wanted = ", ".join(inspect.signature(ours).parameters)
+            yield f"{kind}.{phase} must take ({wanted})"
+
+
+class Chain:
+    """The plugins of one route, compiled: per phase a tuple of bound methods.
+
+    Args:
+        plugins: those that apply to the route, in any order.
+
+    Raises:
+        ConfigError: a plugin can't be used, or two of them want to choose the upstream.
+    """
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        # The sort is stable: plugins of equal priority keep the order they came in.
+        self.plugins = tuple(
+            sorted(plugins, key=lambda plugin: plugin.priority, reverse=True)
+        )
+        problems = [
+            Problem("plugins", text)
+            for plugin in self.plugins
+            for text in check(plugin)
+        ]
+        if problems:
+            raise ConfigError(problems)
+        self.rewrite = self._compile("rewrite")
+        self.access = self._compile("access")
+        self.header_filter = self._compile("header_filter")
+        self.body_filter = self._compile("body_filter")
+        self.log = self._compile("log")
+        balancers = self._compile("balancer")
+        if len(balancers) > 1:
+            names = " and ".join(plugin.name for plugin in self._having("balancer"))
+            raise ConfigError(
+                [Problem("plugins", f"{names} both choose the upstream; keep one")]
+            )
+        self.balancer = balancers[0] if balancers else None
+
+    def _having(self, phase: str) -> list[Plugin]:
+        return [
+            plugin
+            for plugin in self.plugins
+            if getattr(type(plugin), phase) is not getattr(Plugin, phase)
+        ]
+
+    def _compile(self, phase: str) -> tuple[Callable[..., Any], ...]:
+        return tuple(getattr(plugin, phase) for plugin in self._having(phase))

@@ -1,0 +1,1 @@
+"""The built-in plugins, one file each; `kongai.registry` finds them by name."""

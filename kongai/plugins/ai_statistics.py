@@ -1,0 +1,137 @@
+"""What `ai-proxy` writes into the record: `ai.proxy.meta` and `ai.proxy.usage`.
+
+The names and units are Kong's: latencies in whole milliseconds, money in USD, numbers
+with 14 significant digits.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from kongai import redact
+from kongai.exchange import Exchange
+from kongai.llm.pricing import PriceTable, price_table, tier_factor, typed_table
+from kongai.llm.usage import Usage
+from kongai.log import milliseconds
+
+if TYPE_CHECKING:
+    from kongai.plugins.ai_proxy import Call
+    from kongai.plugins.ai_proxy_config import AIProxyConfig, Options
+
+_UNSPECIFIED = "UNSPECIFIED"
+
+
+class Statistics:
+    """Turns a finished call into fields of the record."""
+
+    def __init__(self, config: AIProxyConfig) -> None:
+        self._config = config
+        self._prices = _typed_prices(config.model.options)
+        factors = config.model.options.service_tier_factor
+        self._tier_factors = [(factor.tier, factor.factor) for factor in factors]
+
+    def write(self, exchange: Exchange, call: Call, plugin_id: str) -> None:
+        """Set the fields of one call.
+
+        Args:
+            exchange: the exchange, at its end.
+            call: what the plugin knows of it.
+            plugin_id: the plugin's id, for `meta.plugin_id`.
+        """
+        latency = 0
+        if call.asked is not None and exchange.timings.sent is not None:
+            end = call.answered or exchange.timings.end
+            latency = milliseconds(call.asked, end)
+        fields: dict[str, Any] = {"meta": self._meta(call, plugin_id, latency)}
+        if call.chat:
+            usage = call.reader.usage if call.reader else Usage()
+            fields["usage"] = self._usage(exchange, call, usage, latency)
+        if self._config.logging.log_payloads:
+            fields["payload"] = _payload(exchange, call)
+        exchange.log.set("ai.proxy", fields)
+
+    def _meta(self, call: Call, plugin_id: str, latency: int) -> dict[str, Any]:
+        requested = call.request_model or _UNSPECIFIED
+        return {
+            "plugin_id": plugin_id,
+            "provider_name": call.provider,
+            "request_model": requested,
+            "response_model": call.response_model or requested,
+            "request_mode": "stream" if call.streaming else "oneshot",
+            "llm_latency": latency,
+        }
+
+    def _usage(
+        self, exchange: Exchange, call: Call, usage: Usage, latency: int
+    ) -> dict[str, Any]:
+        first = latency
+        if call.streaming:
+            first = milliseconds(call.asked or 0.0, call.first_token)
+        if usage.estimated:
+            exchange.log.set("kongai.usage_estimated", True)
+        if call.reader is not None and call.reader.broken:
+            exchange.log.set("kongai.usage_unread", True)
+        completion = usage.completion_tokens
+        return {
+            "prompt_tokens": usage.prompt_tokens,
+            "prompt_tokens_details": usage.prompt_details(),
+            "completion_tokens": completion,
+            "completion_tokens_details": usage.completion_details(),
+            "total_tokens": usage.total_tokens,
+            "cost": self._cost(exchange, call, usage),
+            "time_per_token": _rounded(latency / completion) if completion else 0,
+            "time_to_first_token": first,
+        }
+
+    def _cost(self, exchange: Exchange, call: Call, usage: Usage) -> float:
+        if not usage.total_tokens:
+            return 0
+        prices, source = self._prices, "config"
+        if prices is None:
+            prices, source = _table_prices(exchange, call), "table"
+        if prices is None:
+            exchange.log.set("kongai.price", "unknown")
+            return 0
+        exchange.log.set("kongai.price", source)
+        factor = tier_factor(usage.service_tier, self._tier_factors)
+        return _rounded(prices.cost(usage) * factor)
+
+
+def _typed_prices(options: Options) -> PriceTable | None:
+    """The file's prices; as in Kong, they need both an input and an output price."""
+    if options.input_cost is None or options.output_cost is None:
+        return None
+    return typed_table(
+        input_cost=options.input_cost,
+        output_cost=options.output_cost,
+        cache_read_cost=options.cache_read_cost,
+        cache_write_cost=options.cache_write_cost,
+        cache_write_costs={c.ttl: c.cost for c in options.cache_write_cost_list},
+        factors=[
+            (int(f.above), f.input_factor, f.output_factor)
+            for f in options.context_window_factor
+        ],
+    )
+
+
+def _table_prices(exchange: Exchange, call: Call) -> PriceTable | None:
+    started = datetime.fromtimestamp(exchange.timings.started_at / 1000, timezone.utc)
+    hour = started.replace(minute=0, second=0, microsecond=0)
+    for model in (call.response_model, call.request_model):
+        prices = price_table(call.provider, model, hour) if model else None
+        if prices is not None:
+            return prices
+    return None
+
+
+def _payload(exchange: Exchange, call: Call) -> dict[str, str]:
+    asked, answered = exchange.body or b"", b"".join(call.payload or ())
+    return {
+        "request": redact.text(asked.decode("utf-8", "replace")),
+        "response": redact.text(answered.decode("utf-8", "replace")),
+    }
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.14g}")

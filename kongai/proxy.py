@@ -1,0 +1,423 @@
+"""The gateway itself: the straight line that every exchange takes.
+
+::
+
+    rewrite -> match a route -> access -> balancer / transport -> header_filter
+            -> body_filter, chunk by chunk -> log and sinks, exactly once
+
+A `Proxy` is a WSGI application, and `Proxy.handle` takes a Werkzeug or Flask request
+and gives back a response. It never changes after it was made; a reload makes another.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from werkzeug.wrappers import Request, Response
+
+from kongai import answers, balancer, config
+from kongai.body import Body
+from kongai.errors import (
+    ClientGone,
+    ConfigError,
+    GatewayError,
+    NoRouteMatched,
+    Problem,
+    UpstreamError,
+    whereabouts,
+)
+from kongai.exchange import (
+    Attempt,
+    Exchange,
+    Try,
+    UpstreamRequest,
+    UpstreamResponse,
+    raw_target,
+    request_headers,
+)
+from kongai.identity import entity_id, plugin_id
+from kongai.log import LogSink, serialize
+from kongai.plugin import Chain, Plugin
+from kongai.router import Match, Route, Router, Service, normalize
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from kongai.transport import Transport
+
+_logger = logging.getLogger("kongai")
+
+
+class Proxy:
+    """An AI gateway: a WSGI application made of services, routes, plugins and sinks.
+
+    Args:
+        services: where requests go, each with its routes.
+        routes: routes without a service. With neither services nor routes, one route
+            takes every path, and a plugin such as `AIProxy` says where it leads.
+        plugins: for every request. Of several plugins with one name the most specific
+            runs: a route's, else a service's, else one of these.
+        extra_plugins: for every request too, whatever else has their name.
+        sinks: take every record.
+        transport: how upstreams are reached; `RequestsTransport` when None.
+        fallback: a WSGI application for requests that match no route.
+
+    Raises:
+        ConfigError: plugins can't be used together, or names clash.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service] = (),
+        routes: Sequence[Route] = (),
+        plugins: Sequence[Plugin] = (),
+        sinks: Sequence[LogSink] = (),
+        *,
+        extra_plugins: Sequence[Plugin] = (),
+        transport: Transport | None = None,
+        fallback: WSGIApplication | None = None,
+    ) -> None:
+        if not services and not routes:
+            routes = (Route(paths=("/",)),)
+        self._plugins = tuple(plugins)
+        self._extra = tuple(extra_plugins)
+        self.sinks = tuple(sinks)
+        self._fallback = fallback
+        self._transport = transport or _default_transport()
+        pairs = list(_with_ids(services, routes))
+        _check_names(pairs)
+        self.services = tuple({id(s): s for _, s in pairs if s}.values())
+        self.routes = tuple(route for route, _ in pairs)
+        self._router = Router(pairs)
+        self._chains = {id(route): self._chain(route, s) for route, s in pairs}
+        self._unmatched = self._chain(None, None)
+
+    @classmethod
+    def from_config(
+        cls,
+        data: Mapping[str, Any],
+        *,
+        plugins: Sequence[Plugin] = (),
+        sinks: Sequence[LogSink] = (),
+        **options: Any,
+    ) -> Proxy:
+        """Make a gateway from a declarative configuration given as a mapping.
+
+        Args:
+            data: what a Kong file says, as Python data.
+            plugins: more plugins, for every route.
+            sinks: take every record.
+            options: `transport` and `fallback`, as for the class.
+
+        Raises:
+            ConfigError: with every problem found.
+        """
+        return cls.of(config.load_mapping(data), plugins, sinks, **options)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | PathLike[str],
+        *,
+        plugins: Sequence[Plugin] = (),
+        sinks: Sequence[LogSink] = (),
+        **options: Any,
+    ) -> Proxy:
+        """Make a gateway from a declarative file, YAML or JSON.
+
+        Args:
+            path: the file.
+            plugins, sinks, options: as for `from_config`.
+
+        Raises:
+            ConfigError: with every problem found, each with its line.
+            OSError: the file can't be read.
+        """
+        return cls.of(config.load_file(path), plugins, sinks, **options)
+
+    @classmethod
+    def of(
+        cls,
+        found: config.Config,
+        plugins: Sequence[Plugin] = (),
+        sinks: Sequence[LogSink] = (),
+        **options: Any,
+    ) -> Proxy:
+        """Make a gateway from a configuration that was loaded.
+
+        Args:
+            found: what `kongai.config` gave.
+            plugins, sinks, options: as for `from_config`.
+        """
+        # A file without any route matches nothing, as in Kong.
+        nothing = () if found.services else (_MATCHES_NOTHING,)
+        return cls(
+            found.services,
+            found.routes or nothing,
+            found.plugins,
+            sinks,
+            extra_plugins=plugins,
+            **options,
+        )
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Every plugin of the gateway, each once."""
+        chains = (*self._chains.values(), self._unmatched)
+        return tuple({id(p): p for chain in chains for p in chain.plugins}.values())
+
+    def init_worker(self) -> None:
+        """Tell the plugins that a server process starts; a server calls this."""
+        for plugin in self.plugins:
+            plugin.init_worker()
+
+    def close(self) -> None:
+        """Close plugins, sinks and idle connections; the gateway is then of no use."""
+        for plugin in self.plugins:
+            plugin.close()
+        for sink in self.sinks:
+            sink.close()
+        self._transport.close()
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Serve one request (PEP 3333)."""
+        exchange = self._begin(Request(environ))
+        if exchange.match is None and self._fallback is not None:
+            return self._fallback(environ, start_response)
+        body = self._run(exchange)
+        response = cast("Response", exchange.response)
+        write = start_response(response.status, response.headers.to_wsgi_list())
+        if body.is_stream:
+            # Sends the head now: the first event may be a minute away.
+            write(b"")
+        return body
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request from inside another application, such as a Flask view.
+
+        Args:
+            request: a Werkzeug request; ``flask.request`` is taken as it is.
+
+        Returns:
+            A response whose body streams. The exchange's record is written when the
+            response is closed, as every WSGI server does.
+        """
+        # flask.request is a stand-in that is gone by the time the body streams.
+        current = getattr(request, "_get_current_object", None)
+        exchange = self._begin(current() if current else request)
+        if exchange.match is None and self._fallback is not None:
+            return Response.from_app(self._fallback, exchange.request.environ)
+        body = self._run(exchange)
+        response = cast("Response", exchange.response)
+        response.response = body
+        response.direct_passthrough = True
+        return response
+
+    def _begin(self, request: Request) -> Exchange:
+        target = raw_target(request.environ)
+        exchange = Exchange(
+            request,
+            target=target,
+            path=normalize(target.partition("?")[0]),
+            headers=request_headers(request),
+        )
+        try:
+            for rewrite in self._unmatched.rewrite:
+                rewrite(exchange)
+        except Exception as error:
+            exchange.error = error
+        exchange.match = self._router.match(
+            request.method, request.host, exchange.path, exchange.headers
+        )
+        return exchange
+
+    def _run(self, exchange: Exchange) -> Body:
+        """Take an exchange from its route to the head of its answer."""
+        chain = self._chain_of(exchange.match)
+        try:
+            try:
+                chunks = self._answer(exchange, chain)
+            except Exception as error:
+                chunks = self._failed(exchange, chain, error)
+        except BaseException as gone:
+            # Nobody is left to answer; the record is still owed.
+            self._gone(exchange, gone)
+            self._finish(exchange, chain)
+            raise
+        return Body(exchange, chunks, lambda: self._finish(exchange, chain))
+
+    def _answer(self, exchange: Exchange, chain: Chain) -> Iterator[bytes]:
+        if exchange.error is not None:
+            raise exchange.error
+        if exchange.match is None:
+            raise NoRouteMatched
+        for access in chain.access:
+            response = access(exchange)
+            if response is not None:
+                return self._filtered(exchange, chain, answers.own(exchange, response))
+        upstream = self._send(exchange, self._plan(exchange, chain))
+        exchange.upstream_response = upstream
+        exchange.answered_by_kongai = False
+        exchange.response = answers.relayed(exchange, upstream)
+        return self._filtered(exchange, chain, upstream.chunks)
+
+    def _failed(
+        self, exchange: Exchange, chain: Chain, error: Exception
+    ) -> Iterator[bytes]:
+        """Say an error to the client, and go on with the later phases."""
+        exchange.error = error
+        if isinstance(error, GatewayError):
+            failure = error
+        else:
+            _logger.error("%s; request %s", whereabouts(error), exchange.id)
+            failure = GatewayError()
+        exchange.ended = failure.ended
+        self._close_upstream(exchange)
+        exchange.answered_by_kongai = True
+        chunks = answers.failure(exchange, failure)
+        try:
+            return self._filtered(exchange, chain, chunks)
+        except Exception as second:
+            _logger.error("%s; request %s", whereabouts(second), exchange.id)
+            return answers.failure(exchange, failure)
+
+    def _filtered(
+        self, exchange: Exchange, chain: Chain, chunks: Iterator[bytes]
+    ) -> Iterator[bytes]:
+        for header_filter in chain.header_filter:
+            header_filter(exchange)
+        for body_filter in chain.body_filter:
+            chunks = body_filter(exchange, chunks)
+        return chunks
+
+    def _plan(
+        self, exchange: Exchange, chain: Chain
+    ) -> Generator[UpstreamRequest, Attempt, None]:
+        plan = chain.balancer(exchange) if chain.balancer else None
+        return plan if plan is not None else balancer.to_service(exchange)
+
+    def _send(
+        self, exchange: Exchange, plan: Generator[UpstreamRequest, Attempt, None]
+    ) -> UpstreamResponse:
+        """Do what the balancer says; its last outcome is the answer."""
+        request = next(plan)
+        while True:
+            attempt = self._attempt(exchange, request)
+            try:
+                request = plan.send(attempt)
+            except StopIteration:
+                break
+            if attempt.response is not None:
+                attempt.response.close()
+        if attempt.error is not None:
+            raise attempt.error
+        assert attempt.response is not None
+        return attempt.response
+
+    def _attempt(self, exchange: Exchange, request: UpstreamRequest) -> Attempt:
+        exchange.upstream_request = request
+        started = Try(time.time_ns(), request.host, request.port)
+        exchange.tries.append(started)
+        exchange.timings.sent = time.perf_counter()
+        try:
+            response = self._transport.send(request)
+        except UpstreamError as error:
+            started.state, started.code = "failed", error.status
+            return Attempt(request, error=error)
+        exchange.timings.answered = time.perf_counter()
+        if response.peer is not None:
+            started.ip, started.port = response.peer
+        return Attempt(request, response=response)
+
+    def _gone(self, exchange: Exchange, error: BaseException) -> None:
+        exchange.error = error
+        exchange.ended = error.ended if isinstance(error, ClientGone) else "shutdown"
+
+    def _close_upstream(self, exchange: Exchange) -> None:
+        if exchange.upstream_response is not None:
+            exchange.upstream_response.close()
+
+    def _finish(self, exchange: Exchange, chain: Chain) -> None:
+        """The log phase: whatever happened, every plugin and sink gets its turn."""
+        self._close_upstream(exchange)
+        exchange.timings.end = time.perf_counter()
+        for log in chain.log:
+            _guarded(log, exchange)
+        for sink in self.sinks:
+            _guarded(_emitting(sink), exchange)
+
+    def _chain_of(self, match: Match | None) -> Chain:
+        return self._unmatched if match is None else self._chains[id(match.route)]
+
+    def _chain(self, route: Route | None, service: Service | None) -> Chain:
+        """The plugins for a route: of one name, the most specific scope's."""
+        scopes = [
+            route.plugins if route else (),
+            service.plugins if service else (),
+            self._plugins,
+        ]
+        chosen: list[Plugin] = []
+        for scope in scopes:
+            taken = {plugin.name for plugin in chosen}
+            chosen += [plugin for plugin in scope if plugin.name not in taken]
+        for plugin in (*chosen, *self._extra):
+            plugin.id = plugin.id or plugin_id(plugin.name)
+        return Chain([*chosen, *self._extra])
+
+
+_MATCHES_NOTHING = Route(methods=("NOTHING",))
+
+
+def _default_transport() -> Transport:
+    # requests is slow to import, and a script may bring a transport of its own.
+    from kongai.transport import RequestsTransport
+
+    return RequestsTransport()
+
+
+def _guarded(step: Callable[[Exchange], None], exchange: Exchange) -> None:
+    try:
+        step(exchange)
+    except Exception as error:
+        _logger.error("log phase: %s; request %s", whereabouts(error), exchange.id)
+
+
+def _emitting(sink: LogSink) -> Callable[[Exchange], None]:
+    return lambda exchange: sink.emit(serialize(exchange))
+
+
+def _with_ids(
+    services: Sequence[Service], routes: Sequence[Route]
+) -> Iterator[tuple[Route, Service | None]]:
+    """Pairs of route and service; entities made by hand get the ids of a file's."""
+    for service in services:
+        named = _identified(service, "services")
+        for route in service.routes:
+            yield _identified(route, "routes"), named
+    for route in routes:
+        yield _identified(route, "routes"), None
+
+
+def _identified(entity: Any, kind: str) -> Any:
+    now = int(time.time())
+    return msgspec.structs.replace(
+        entity,
+        id=entity.id or entity_id(kind, entity.name),
+        created_at=entity.created_at or now,
+        updated_at=entity.updated_at or now,
+    )
+
+
+def _check_names(pairs: Iterable[tuple[Route, Service | None]]) -> None:
+    names: set[str] = set()
+    for route, _ in pairs:
+        if route.name is not None and route.name in names:
+            raise ConfigError([Problem("routes", f"two routes named '{route.name}'")])
+        names.add(route.name or "")

@@ -1,0 +1,80 @@
+"""Names to things: plugins, formats and providers, the built-in ones and others' own.
+
+A package adds a plugin with an entry point in the group ``kongai.plugins``, whose name
+is the plugin's. What is not used is not imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import cast
+
+from kongai.llm.formats import Format
+from kongai.plugin import Plugin
+
+_PLUGINS = {
+    "ai-proxy": "kongai.plugins.ai_proxy:AIProxy",
+    "file-log": "kongai.plugins.file_log:FileLog",
+}
+_FORMATS = {"anthropic": "kongai.llm.formats.anthropic"}
+
+PLUGIN_GROUP = "kongai.plugins"
+
+
+class UnknownName(LookupError):
+    """Nothing is registered under this name.
+
+    Args:
+        name: what was asked for.
+        known: the names there are.
+    """
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.suggestion = nearest(name, known)
+
+
+def plugin(name: str) -> type[Plugin]:
+    """The class of a plugin.
+
+    Raises:
+        UnknownName: there is no such plugin.
+    """
+    if name in _PLUGINS:
+        module, _, attribute = _PLUGINS[name].partition(":")
+        return cast("type[Plugin]", getattr(import_module(module), attribute))
+    others = {entry.name: entry for entry in entry_points(group=PLUGIN_GROUP)}
+    if name not in others:
+        raise UnknownName(name, [*_PLUGINS, *others])
+    return cast("type[Plugin]", others[name].load())
+
+
+def plugin_names() -> list[str]:
+    """The names of all plugins there are."""
+    return sorted({*_PLUGINS, *(e.name for e in entry_points(group=PLUGIN_GROUP))})
+
+
+def format(name: str) -> Format:
+    """The module of a wire format.
+
+    Raises:
+        UnknownName: there is no such format.
+    """
+    if name not in _FORMATS:
+        raise UnknownName(name, _FORMATS)
+    return cast("Format", import_module(_FORMATS[name]))
+
+
+def format_names() -> list[str]:
+    """The names of all wire formats there are."""
+    return sorted(_FORMATS)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, if any is like it at all."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return found[0] if found else None

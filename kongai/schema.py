@@ -1,0 +1,230 @@
+"""Mappings to typed values, with every problem found, in Kong's words.
+
+The types are msgspec's: a `Struct` for a record, `Annotated` with `Meta` for bounds,
+`Literal` for an enumeration. msgspec itself stops at the first mistake; here the walk
+goes on, so that a file is mended in one round.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, cast
+
+import msgspec
+from msgspec import inspect
+
+from kongai.errors import ConfigError, Problem
+from kongai.registry import nearest
+
+Path = tuple[str | int, ...]
+Report = Callable[[Path, str], None]
+T = TypeVar("T", bound=msgspec.Struct)
+
+_INVALID: Any = object()
+_EXPECTED: dict[type, str] = {
+    inspect.StrType: "string",
+    inspect.IntType: "integer",
+    inspect.FloatType: "number",
+    inspect.BoolType: "boolean",
+    inspect.StructType: "record",
+    inspect.DictType: "map",
+}
+
+
+def path_text(path: Path) -> str:
+    """A path for people: ``services[0].plugins[1].config``, entries from 0."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def load(kind: type[T], data: Mapping[str, Any]) -> T:
+    """Turn a mapping into a struct.
+
+    Raises:
+        ConfigError: with every problem of the mapping.
+    """
+    problems: list[Problem] = []
+    found = read(
+        kind,
+        data,
+        (),
+        lambda path, text: problems.append(Problem(path_text(path), text)),
+    )
+    if problems:
+        raise ConfigError(problems)
+    return cast("T", found)
+
+
+def read(
+    kind: type[T],
+    data: Any,
+    path: Path,
+    report: Report,
+    *,
+    elsewhere: Collection[str] = (),
+) -> T | None:
+    """Turn a mapping into a struct, reporting what is wrong with it.
+
+    Args:
+        kind: the struct.
+        data: what was found in the file.
+        path: where it was found.
+        report: called with the path and the text of each problem.
+        elsewhere: fields of the struct that the mapping does not give.
+
+    Returns:
+        None when there was any problem.
+    """
+    value = _struct(kind, data, path, report, elsewhere)
+    return None if value is _INVALID else cast("T", value)
+
+
+def _struct(
+    kind: type, data: Any, path: Path, report: Report, elsewhere: Collection[str] = ()
+) -> Any:
+    if not isinstance(data, Mapping):
+        report(path, "expected a record")
+        return _INVALID
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    fields = {f.name: f for f in info.fields if f.name not in elsewhere}
+    values: dict[str, Any] = {}
+    valid = True
+    for name in data:
+        if name not in fields:
+            valid = False
+            report((*path, str(name)), _unknown(str(name), fields, kind))
+    for name, field in fields.items():
+        given = data.get(name)
+        if given is None:
+            if field.required:
+                valid = False
+                report((*path, name), "required field missing")
+            continue
+        values[name] = _value(field.type, given, (*path, name), report)
+        valid = valid and values[name] is not _INVALID
+    if not valid:
+        return _INVALID
+    try:
+        made = kind(**values)
+    except ValueError as error:
+        report(path, str(error))
+        return _INVALID
+    for where, text in _own_problems(made):
+        valid = False
+        report((*path, *where.split(".")) if where else path, text)
+    return made if valid else _INVALID
+
+
+def _own_problems(made: Any) -> Iterator[tuple[str, str]]:
+    problems = getattr(made, "problems", None)
+    if problems is not None:
+        yield from problems()
+
+
+def _unknown(name: str, fields: Iterable[str], kind: type) -> str:
+    reasons: Mapping[str, str] = getattr(kind, "NOT_HERE", {})
+    if name in reasons:
+        return reasons[name]
+    suggestion = nearest(name, fields)
+    return (
+        f"unknown field; did you mean '{suggestion}'?"
+        if suggestion
+        else ("unknown field")
+    )
+
+
+def _value(kind: inspect.Type, given: Any, path: Path, report: Report) -> Any:
+    if isinstance(kind, inspect.UnionType):
+        # Our unions are all `X | None`; null was dealt with as "not given".
+        (kind,) = (t for t in kind.types if not isinstance(t, inspect.NoneType))
+    mismatch = "invalid value"
+    if isinstance(kind, inspect.Metadata):
+        mismatch = (kind.extra_json_schema or {}).get("description", mismatch)
+        kind = kind.type
+    if isinstance(kind, inspect.StructType):
+        return _struct(kind.cls, given, path, report)
+    if isinstance(kind, (inspect.VarTupleType, inspect.ListType)):
+        return _array(kind.item_type, given, path, report)
+    if isinstance(kind, inspect.DictType):
+        return _map(kind, given, path, report)
+    text = _leaf_problem(kind, given, mismatch)
+    if text is not None:
+        report(path, text)
+        return _INVALID
+    return float(given) if isinstance(kind, inspect.FloatType) else given
+
+
+def _array(item: inspect.Type, given: Any, path: Path, report: Report) -> Any:
+    if not isinstance(given, (list, tuple)):
+        report(path, "expected an array")
+        return _INVALID
+    values = [_value(item, one, (*path, i), report) for i, one in enumerate(given)]
+    return _INVALID if _any_invalid(values) else tuple(values)
+
+
+def _map(kind: inspect.DictType, given: Any, path: Path, report: Report) -> Any:
+    if not isinstance(given, Mapping):
+        report(path, "expected a map")
+        return _INVALID
+    values = {
+        str(key): _value(kind.value_type, value, (*path, str(key)), report)
+        for key, value in given.items()
+    }
+    return _INVALID if _any_invalid(values.values()) else values
+
+
+def _any_invalid(values: Iterable[Any]) -> bool:
+    return any(value is _INVALID for value in values)
+
+
+def _leaf_problem(kind: inspect.Type, given: Any, mismatch: str) -> str | None:
+    """What is wrong with a single value; `mismatch` is said when a pattern fails."""
+    if isinstance(kind, inspect.AnyType):
+        return None
+    if isinstance(kind, inspect.LiteralType):
+        if given in kind.values and not isinstance(given, bool):
+            return None
+        return f"expected one of: {', '.join(sorted(map(str, kind.values)))}"
+    if not _is(kind, given):
+        return f"expected {_article(_EXPECTED[type(kind)])}"
+    if isinstance(kind, inspect.StrType):
+        if not given:
+            return "length must be at least 1"
+        if kind.pattern is not None and not re.search(kind.pattern, given):
+            return mismatch
+    if isinstance(kind, (inspect.IntType, inspect.FloatType)):
+        return _number_problem(kind, given)
+    return None
+
+
+def _is(kind: inspect.Type, given: Any) -> bool:
+    if isinstance(kind, inspect.BoolType):
+        return isinstance(given, bool)
+    if isinstance(given, bool):
+        return False
+    if isinstance(kind, inspect.IntType):
+        return isinstance(given, int)
+    if isinstance(kind, inspect.FloatType):
+        return isinstance(given, (int, float)) and given - given == 0
+    return isinstance(given, str)
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _number_problem(
+    kind: inspect.IntType | inspect.FloatType, given: float
+) -> str | None:
+    low, high, above = kind.ge, kind.le, kind.gt
+    if above is not None and given <= above:
+        return f"value must be greater than {above:g}"
+    if low is not None and high is not None and not low <= given <= high:
+        return f"value should be between {low} and {high}"
+    if low is not None and given < low:
+        return f"value must be at least {low}"
+    return None

@@ -1,0 +1,173 @@
+"""The gevent server: accepts, notices who leaves, stops without losing anything.
+
+The only module, beside the scripts in `bin/`, that knows gevent. It runs on a process
+that was patched before anything else was imported (`bin/kongai-serve` does).
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+from gevent.pywsgi import WSGIServer
+
+from kongai.connection import Connection
+from kongai.errors import ClientGone
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+GRACE_SECONDS = 30.0
+"""How long a server that stops waits for answers that are under way."""
+
+
+class Server(WSGIServer):  # type: ignore[misc]
+    """Serves a WSGI application on a TCP address.
+
+    Args:
+        address: host and port; port 0 takes a free one.
+        application: the WSGI application, for example a `Proxy`.
+    """
+
+    def __init__(self, address: tuple[str, int], application: WSGIApplication) -> None:
+        super().__init__(
+            address,
+            application,
+            handler_class=_Handler,
+            log=None,
+            error_log=None,
+            # Otherwise gevent asks the name server who this host is.
+            environ={"SERVER_NAME": address[0], "wsgi.multithread": True},
+        )
+        self.handlers: set[_Handler] = set()
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds the server."""
+        host, port = self.address[:2]
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        host = anywhere.get(host, host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def drain(self, grace: float = GRACE_SECONDS) -> None:
+        """Stop: take nothing new, let running answers finish, then break them off.
+
+        Args:
+            grace: seconds to wait for running answers.
+        """
+        self.close()
+        for handler in list(self.handlers):
+            handler.finish_soon()
+        with gevent.Timeout(grace, False):
+            while self.handlers:
+                gevent.sleep(0.01)
+        for handler in list(self.handlers):
+            handler.interrupt("shutdown")
+        with gevent.Timeout(1.0, False):
+            while self.handlers:
+                gevent.sleep(0.01)
+
+
+def run(server: Server) -> None:
+    """Serve until SIGTERM or SIGINT; a second one does not wait for running answers.
+
+    Raises:
+        RuntimeError: the process was not patched, so that one request would block all.
+    """
+    if not monkey.is_module_patched("socket"):
+        raise RuntimeError("start the server with kongai-serve, which patches first")
+    stopping = Event()
+    hurrying = Event()
+
+    def stop() -> None:
+        (hurrying if stopping.is_set() else stopping).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, stop)
+    stopping.wait()
+    draining = gevent.spawn(server.drain)
+    gevent.wait([draining, hurrying], count=1)
+    if hurrying.is_set():
+        server.drain(0)
+    draining.kill()
+
+
+class _Handler:
+    """What gevent's server makes for each connection it accepts."""
+
+    def __init__(self, sock: Any, address: Any, server: Server) -> None:
+        self._server = server
+        self._greenlet = gevent.getcurrent()
+        self._watch = _ClientWatch(sock, self._greenlet)
+        environ = {
+            **server.get_environ(),
+            "REMOTE_ADDR": address[0] if address else "",
+            "REMOTE_PORT": str(address[1]) if address else "",
+        }
+        self.connection = Connection(sock, environ, server.application, self._watch)
+
+    def handle(self) -> None:
+        """Serve the connection to its end."""
+        self._server.handlers.add(self)
+        try:
+            self.connection.serve()
+        finally:
+            self._watch.close()
+            self._server.handlers.discard(self)
+
+    def finish_soon(self) -> None:
+        """Close after the present answer; at once if there is none."""
+        self.connection.closing = True
+        if not self.connection.busy:
+            self.interrupt("shutdown")
+
+    def interrupt(self, ended: str) -> None:
+        """Break off whatever the connection waits for."""
+        gevent.get_hub().loop.run_callback(self._throw, ClientGone(ended))
+
+    def _throw(self, error: ClientGone) -> None:
+        if not self._greenlet.dead:
+            self._greenlet.throw(error)
+
+
+class _ClientWatch:
+    """Notices that the client has left, while its exchange waits for the upstream.
+
+    A client that has sent its request and then closes makes its socket readable. A
+    write would notice only the second time, and a silent upstream lets nothing be
+    written at all. A client that shuts down its sending side only counts as gone, as it
+    does for nginx.
+    """
+
+    def __init__(self, sock: Any, greenlet: Any) -> None:
+        self._sock = sock
+        self._greenlet = greenlet
+        self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
+
+    def start(self) -> None:
+        self._watcher.start(self._readable)
+
+    def stop(self) -> None:
+        self._watcher.stop()
+
+    def close(self) -> None:
+        self._watcher.stop()
+        self._watcher.close()
+
+    def _readable(self) -> None:
+        """Runs in the event loop, so only while the connection's greenlet waits."""
+        self._watcher.stop()
+        try:
+            data = self._sock._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._watcher.start(self._readable)
+            return
+        except OSError:
+            data = b""
+        # Bytes are the next request, sent early; they can wait, and hide a later close.
+        if not data:
+            self._greenlet.throw(ClientGone())

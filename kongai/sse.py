@@ -1,0 +1,138 @@
+"""Server-sent events: bytes in, events out; events in, bytes out.
+
+The rules are those of the HTML standard, section 9.2.6 ("interpreting an event
+stream"): lines end in CR LF, LF or CR; one byte-order mark at the start is dropped;
+a line that starts with a colon is a comment; a blank line dispatches the event; what
+follows the last blank line is not an event and is dropped.
+
+`Decoder` takes the stream in any cuts and costs time linear in its length. It works
+on bytes, because a cut may fall inside a character and because a relay never needs the
+text. It keeps at most one event in memory and refuses one larger than its limit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MAX_EVENT_SIZE = 16 * 1024 * 1024
+"""The largest event a `Decoder` accepts unless told otherwise, in bytes."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventTooLarge(ValueError):
+    """An event grew past the decoder's limit."""
+
+
+class ServerSentEvent(NamedTuple):
+    """One event of a stream; text is still bytes."""
+
+    event: bytes
+    """The `event` field, empty when the stream named none (then it means `message`)."""
+    data: bytes
+    """The `data` lines, joined by a line feed."""
+
+
+class Decoder:
+    """Turns the bytes of an event stream into events, whatever the cuts.
+
+    Args:
+        max_event_size: the largest event accepted, in bytes of its lines.
+    """
+
+    def __init__(self, *, max_event_size: int = MAX_EVENT_SIZE) -> None:
+        self._max_event_size = max_event_size
+        self._at_start = True
+        self._skip_line_feed = False
+        self._partial: list[bytes] = []
+        self._partial_size = 0
+        self._size = 0
+        self._event = b""
+        self._data: list[bytes] = []
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes of an event have come that no blank line has ended yet."""
+        return bool(self._partial or self._event or self._data)
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes and return the events that they complete.
+
+        Raises:
+            EventTooLarge: an event passed the limit; the decoder is then of no use.
+        """
+        if self._at_start and data:
+            data = self._without_mark(data)
+        if self._skip_line_feed and data:
+            # The CR that ended the last line was the first half of a CR LF.
+            self._skip_line_feed = False
+            if data[0] == 0x0A:
+                data = data[1:]
+        if not data:
+            return []
+        lines = data.splitlines(keepends=True)
+        if data[-1] == 0x0D:
+            self._skip_line_feed = True
+        rest = b"" if data[-1] in b"\r\n" else lines.pop()
+        events: list[ServerSentEvent] = []
+        for line in lines:
+            if self._partial:
+                self._partial.append(line)
+                line = b"".join(self._partial)
+                self._partial.clear()
+                self._partial_size = 0
+            event = self._line(line.rstrip(b"\r\n"))
+            if event is not None:
+                events.append(event)
+        if rest:
+            self._partial.append(rest)
+            self._partial_size += len(rest)
+            self._check_size()
+        return events
+
+    def _without_mark(self, data: bytes) -> bytes:
+        head = b"".join(self._partial) + data
+        self._partial.clear()
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._partial.append(head)
+            return b""
+        self._at_start = False
+        return head.removeprefix(_BOM)
+
+    def _check_size(self) -> None:
+        if self._size + self._partial_size > self._max_event_size:
+            raise EventTooLarge(f"an event is larger than {self._max_event_size} bytes")
+
+    def _line(self, line: bytes) -> ServerSentEvent | None:
+        if not line:
+            return self._dispatch()
+        self._size += len(line)
+        self._check_size()
+        field, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if field == b"data":
+            self._data.append(value)
+        elif field == b"event":
+            self._event = value
+        return None
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        event, data = self._event, self._data
+        self._event, self._data, self._size = b"", [], 0
+        return ServerSentEvent(event, b"\n".join(data)) if data else None
+
+
+def encode(event: ServerSentEvent) -> bytes:
+    """Write one event as a stream has it, the closing blank line included.
+
+    Raises:
+        ValueError: the event's name holds a line end, which the format can't carry.
+    """
+    if b"\n" in event.event or b"\r" in event.event:
+        raise ValueError("an event's name can't contain a line end")
+    name = b"event: %b\n" % event.event if event.event else b""
+    lines = event.data.splitlines() if event.data else [b""]
+    if event.data.endswith((b"\n", b"\r")):
+        lines.append(b"")
+    return name + b"".join(b"data: %b\n" % line for line in lines) + b"\n"

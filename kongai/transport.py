@@ -1,0 +1,248 @@
+"""How requests reach an upstream: the only module that does.
+
+A transport sends one `UpstreamRequest` exactly as it stands and gives back an answer
+whose body is still arriving. It knows nothing of retries, redirects, cookies or the
+environment: netrc, proxy variables and default headers would each put somebody else's
+credential or address into a user's exchange.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import (
+    HTTPConnectionPool,
+    HTTPHeaderDict,
+    HTTPResponse,
+    HTTPSConnectionPool,
+    exceptions as urllib3_errors,
+)
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import SKIP_HEADER, Timeout
+
+from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
+from kongai.exchange import UpstreamRequest, UpstreamResponse
+
+_READ_SIZE = 65536
+_MAX_INTERIM_ANSWERS = 10
+
+
+class Transport(Protocol):
+    """Sends requests to upstreams."""
+
+    def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send a request and wait for the head of its answer.
+
+        Raises:
+            UpstreamError: there is no usable answer; `sent` says whether the upstream
+                may have seen the request.
+        """
+
+    def close(self) -> None:
+        """Close idle connections."""
+
+
+class RequestsTransport:
+    """A `Transport` on the connection pools of requests' adapters.
+
+    Args:
+        proxies: corporate proxies by scheme, as requests takes them, for example
+            ``{"https": "http://proxy.example:3128"}``. The environment's are not used.
+        pool_size: idle connections kept per upstream.
+    """
+
+    def __init__(
+        self, *, proxies: Mapping[str, str] | None = None, pool_size: int = 100
+    ) -> None:
+        self._proxies = dict(proxies or {})
+        self._adapter = _Adapter(pool_connections=1000, pool_maxsize=pool_size)
+        self._pools: dict[tuple[str, str, int, bool | str], HTTPConnectionPool] = {}
+
+    def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send a request and wait for the head of its answer.
+
+        Raises:
+            UpstreamError: there is no usable answer.
+        """
+        try:
+            raw = self._pool(request).urlopen(
+                request.method,
+                request.target,
+                body=request.body,
+                headers=_Head(self._wire_target(request), request.headers),
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=Timeout(
+                    connect=request.connect_timeout, read=request.read_timeout
+                ),
+            )
+        except (urllib3_errors.HTTPError, OSError, http.client.HTTPException) as error:
+            raise _upstream_error(error) from error
+        assert isinstance(raw, HTTPResponse)
+        return UpstreamResponse(
+            status=raw.status,
+            reason=raw.reason or "",
+            headers=list(raw.headers.items()),
+            chunks=_chunks(raw),
+            close=lambda: _close(raw),
+            peer=_peer(raw),
+        )
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._pools.clear()
+        self._adapter.close()
+
+    def _pool(self, request: UpstreamRequest) -> HTTPConnectionPool:
+        key = (request.scheme, request.host, request.port, request.verify)
+        pool = self._pools.get(key)
+        if pool is None:
+            host = f"[{request.host}]" if ":" in request.host else request.host
+            prepared = requests.PreparedRequest()
+            prepared.url = f"{request.scheme}://{host}:{request.port}/"
+            pool = self._pools[key] = self._adapter.get_connection_with_tls_context(
+                prepared, request.verify, proxies=self._proxies
+            )
+        return pool
+
+    def _wire_target(self, request: UpstreamRequest) -> str:
+        """A proxy of plain HTTP is given the whole URL (RFC 9112, section 3.2.2)."""
+        if request.scheme == "http" and "http" in self._proxies:
+            return f"http://{request.host}:{request.port}{request.target}"
+        return request.target
+
+
+class _Head(HTTPHeaderDict):
+    """A request's headers, which carry its exact target past urllib3's rewriting."""
+
+    def __init__(self, target: str, headers: Iterable[tuple[str, str]]) -> None:
+        super().__init__()
+        self.target = target
+        for name, value in headers:
+            self.add(name, value)
+        for name in ("User-Agent", "Accept-Encoding"):
+            if name not in self:
+                self[name] = SKIP_HEADER
+
+    def copy(self) -> _Head:
+        return _Head(self.target, self.items())
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that skips all interim ones.
+
+    The standard library skips 100 only and takes a 103 for the answer; on a connection
+    that is used again, the next user would then get this user's answer.
+    """
+
+    def begin(self) -> None:
+        for _ in range(_MAX_INTERIM_ANSWERS):
+            super().begin()
+            if self.status >= 200:
+                return
+            if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                break
+            self.headers = self.msg = None  # type: ignore[assignment]
+        raise http.client.HTTPException("no final answer")
+
+
+class _ExactConnection(HTTPConnection):
+    """Writes the request target as it was given."""
+
+    response_class = _Answer
+
+    def request(  # type: ignore[override]
+        self, method: str, url: str, *, headers: Any = None, **options: Any
+    ) -> None:
+        target = headers.target if isinstance(headers, _Head) else url
+        super().request(method, target, headers=headers, **options)
+
+
+class _ExactTLSConnection(_ExactConnection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _ExactConnection  # type: ignore[assignment]
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _ExactTLSConnection  # type: ignore[assignment]
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter whose pools are made of our connections, behind proxies too."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+
+    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **options)
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        return manager
+
+
+def _chunks(raw: HTTPResponse) -> Iterator[bytes]:
+    """The body as it arrives.
+
+    `read1` gives what is there; every other way to read holds back the events of a
+    stream that the upstream ends by closing.
+    """
+    try:
+        while chunk := raw.read1(_READ_SIZE, decode_content=False):
+            yield chunk
+    except urllib3_errors.ReadTimeoutError as error:
+        raise UpstreamTruncated(ended="stream_idle_timeout") from error
+    except (urllib3_errors.HTTPError, OSError, http.client.HTTPException) as error:
+        raise UpstreamTruncated from error
+
+
+def _close(raw: HTTPResponse) -> None:
+    raw.close()
+    raw.release_conn()
+
+
+def _peer(raw: HTTPResponse) -> tuple[str, int] | None:
+    connection = raw.connection
+    sock = getattr(connection, "sock", None)
+    if sock is None:
+        return None
+    try:
+        address = sock.getpeername()
+    except OSError:
+        return None
+    return str(address[0]), int(address[1])
+
+
+def _upstream_error(error: Exception) -> UpstreamError:
+    """Say what failed in Kong's words; the cause's own text may hold a secret."""
+    reason = getattr(error, "reason", None)
+    if isinstance(error, urllib3_errors.ProxyError) and isinstance(reason, Exception):
+        error = reason
+    if isinstance(error, (urllib3_errors.NameResolutionError, socket.gaierror)):
+        return UpstreamError(
+            "name resolution failed", status=503, ended="dns", sent=False
+        )
+    # NewConnectionError is a kind of ConnectTimeoutError to urllib3: ask for it first.
+    if isinstance(error, urllib3_errors.NewConnectionError):
+        return UpstreamError(ended="connect", sent=False)
+    if isinstance(error, urllib3_errors.ConnectTimeoutError):
+        return UpstreamTimeout(ended="connect_timeout", sent=False)
+    if isinstance(error, urllib3_errors.SSLError):
+        unverified = any(
+            isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args
+        )
+        return UpstreamError(ended="tls", sent=not unverified)
+    if isinstance(error, (urllib3_errors.ReadTimeoutError, TimeoutError)):
+        return UpstreamTimeout(ended="first_byte_timeout")
+    return UpstreamError(ended="upstream_protocol")

@@ -1,0 +1,1 @@
+"""Tests of whole processes: the gateway as it is installed and started."""
