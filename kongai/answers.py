@@ -28,8 +28,17 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Response:
     headers["Via"] = forwarding.appended_via(headers)
     headers.setdefault("Server", forwarding.SERVER)
     headers["X-Kong-Request-Id"] = exchange.id
+    if upstream.status in (204, 304):
+        # Servers refuse a length where there is no body (RFC 9110, section 8.6).
+        headers.pop("Content-Length", None)
     reason = upstream.reason or _reason(upstream.status)
-    return Response(status=f"{upstream.status} {reason}".strip(), headers=headers)
+    return _Relayed(status=f"{upstream.status} {reason}", headers=headers)
+
+
+class _Relayed(Response):
+    """An answer without the content type that Werkzeug gives to those without one."""
+
+    default_mimetype = None
 
 
 def own(exchange: Exchange, response: Response) -> Iterator[bytes]:

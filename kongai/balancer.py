@@ -52,7 +52,7 @@ def to_service(exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
     if exchange.query is not None:
         target = f"{target}?{exchange.query}"
     host = (
-        exchange.request.host
+        exchange.host
         if match.route.preserve_host
         else forwarding.host_header(service.protocol, service.host, service.port)
     )

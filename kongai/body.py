@@ -41,6 +41,9 @@ class Body:
         headers = response.headers
         self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
         self._framed = "content-length" not in headers
+        self._can_add_event = (
+            self.is_stream and self._framed and "content-encoding" not in headers
+        )
         # What has no body is complete as it is, and a server need not ask for it.
         self._complete = (
             exchange.request.method == "HEAD" or response.status_code in _NO_BODY
@@ -63,7 +66,7 @@ class Body:
             if not chunk:
                 raise AnswerCut from error
         except BaseException as gone:
-            self._exchange.ended = getattr(gone, "ended", "shutdown")
+            self._exchange.ended = getattr(gone, "ended", "killed")
             raise
         size = len(chunk)
         # A chunk of chunked coding is framed by its size in hex and two line ends.
@@ -77,7 +80,7 @@ class Body:
         self._closed = True
         exchange = self._exchange
         if exchange.ended is None:
-            exchange.ended = "ok" if self._complete else ClientGone().ended
+            exchange.ended = "ok" if self._complete else ClientGone.ended
         try:
             self._close_chunks()
         finally:
@@ -94,7 +97,7 @@ class Body:
             _logger.error("%s; request %s", whereabouts(error), exchange.id)
             failure = GatewayError()
         exchange.ended = failure.ended
-        if not (self.is_stream and self._framed and exchange.error_format):
+        if not (self._can_add_event and exchange.error_format):
             return b""
         return exchange.error_format.error_event(
             failure.status, failure.message, exchange.id

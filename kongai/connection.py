@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from kongai import http1
-from kongai.errors import AnswerCut, ClientGone, whereabouts
+from kongai.errors import AnswerCut, ClientGone, ServerStopping, whereabouts
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -77,7 +77,7 @@ class Connection:
                 pass
         except http1.Refused as refusal:
             self._refuse(refusal)
-        except (ClientGone, OSError):
+        except (ClientGone, ServerStopping, OSError):
             pass
         finally:
             self._close()
@@ -144,7 +144,7 @@ class Connection:
             for data in chunks:
                 answer.write(data)
             answer.finish()
-        except AnswerCut:
+        except (AnswerCut, ServerStopping):
             answer.keep_alive = False
         except Exception as error:
             _logger.error("%s", whereabouts(error))

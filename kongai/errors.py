@@ -8,12 +8,13 @@
         NoRouteMatched     404
         RequestRejected    400 / 413 ...   the client is at fault
         NoServiceFound     503             the route leads nowhere
+      ServerStopping     503             the server can't wait for the answer
         UpstreamError      502             the upstream is at fault
           UpstreamTimeout  504
           UpstreamTruncated                after the status has left: no status any more
       AnswerCut                the answer cannot be finished; a server must close the
                                connection without ending the body
-    ClientGone (BaseException) the client left, or the server stops: unwind, record, go
+    ClientGone (BaseException) the client has left: unwind, record, go
 
 A `GatewayError`'s message is one of a closed list of texts, Kong's where Kong has one.
 It never carries a URL, a header or another exception's text, so that no credential can
@@ -115,6 +116,14 @@ class NoServiceFound(GatewayError):
     ended = "no_service"
 
 
+class ServerStopping(GatewayError):
+    """The server stops, and the answer is not there yet or not complete."""
+
+    status = 503
+    message = "The gateway is stopping"
+    ended = "shutdown"
+
+
 class RequestRejected(GatewayError):
     """The request itself is not acceptable; the upstream never sees it."""
 
@@ -171,17 +180,12 @@ class AnswerCut(KongAIError):
 
 
 class ClientGone(BaseException):
-    """The client has left, or the server is stopping: there is nobody to answer.
+    """The client has left: there is nobody to answer.
 
     Not an `Exception`, so that a plugin's ``except Exception`` does not swallow it.
-
-    Args:
-        ended: the word for the record, ``client_abort`` or ``shutdown``.
     """
 
-    def __init__(self, ended: str = "client_abort") -> None:
-        super().__init__(ended)
-        self.ended = ended
+    ended = "client_abort"
 
 
 def whereabouts(error: BaseException) -> str:

@@ -7,6 +7,7 @@ Plugins read and change it; the fields stand in the order in which they are fill
 from __future__ import annotations
 
 import io
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from kongai.router import Match, Route, Service
 
 _READ_SIZE = 65536
+_PORT = re.compile(r":\d*\Z")
 
 
 @dataclass(slots=True)
@@ -196,8 +198,9 @@ class Exchange:
     """Whether the answer is the gateway's own and not the upstream's."""
     bytes_sent: int = 0
     """Bytes of the answer's body handed to the client."""
-    secret_headers: frozenset[str] = frozenset()
-    """More headers, in lower case, whose values the record must not show."""
+    secret_names: frozenset[str] = frozenset()
+    """More headers and query arguments, in lower case, whose values the record must
+    not show."""
     error: BaseException | None = None
     ended: str | None = None
     """How the exchange ended, for `kongai.ended`: `ok`, `client_abort`, ..."""
@@ -215,6 +218,17 @@ class Exchange:
     def service(self) -> Service | None:
         """The service behind the route."""
         return None if self.match is None else self.match.service
+
+    @property
+    def host(self) -> str:
+        """The Host header as the client sent it, with its port if there is one."""
+        environ = self.request.environ
+        return self.headers.get("host") or environ.get("SERVER_NAME", "")
+
+    @property
+    def host_name(self) -> str:
+        """The Host header without its port."""
+        return _PORT.sub("", self.host)
 
     @property
     def query(self) -> str | None:

@@ -61,6 +61,7 @@ def request_headers(exchange: Exchange, host: str) -> list[tuple[str, str]]:
     client = exchange.headers
     protocol = request.environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2]
     peer = request.remote_addr or ""
+    mount = request.environ.get("SCRIPT_NAME", "")
     headers = [("Host", host), ("Connection", "keep-alive")]
     headers += _end_to_end(client, _SET_BY_US)
     headers += [
@@ -68,9 +69,9 @@ def request_headers(exchange: Exchange, host: str) -> list[tuple[str, str]]:
         ("X-Real-IP", peer),
         ("X-Forwarded-For", _appended(client.get("x-forwarded-for"), peer)),
         ("X-Forwarded-Proto", request.scheme),
-        ("X-Forwarded-Host", request.host.partition(":")[0]),
+        ("X-Forwarded-Host", exchange.host_name),
         ("X-Forwarded-Port", request.environ.get("SERVER_PORT", "")),
-        ("X-Forwarded-Path", exchange.target.partition("?")[0]),
+        ("X-Forwarded-Path", mount + exchange.target.partition("?")[0]),
         ("X-Kong-Request-Id", exchange.id),
     ]
     match = exchange.match

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 from urllib.parse import parse_qsl
 
-import msgspec
 from werkzeug.datastructures import Headers
 
 from kongai import redact
@@ -180,20 +179,21 @@ def serialize(exchange: Exchange) -> dict[str, Any]:
 def _request(exchange: Exchange) -> dict[str, Any]:
     request = exchange.request
     environ = request.environ
-    uri = redact.target(environ.get("SCRIPT_NAME", "") + exchange.target)
-    host = request.host.rpartition(":")[0] or request.host
+    also = exchange.secret_names
+    uri = redact.target(environ.get("SCRIPT_NAME", "") + exchange.target, also)
     arguments = parse_qsl(exchange.query or "", keep_blank_values=True)
     bare = {part for part in (exchange.query or "").split("&") if "=" not in part}
     querystring: dict[str, Any] = {}
-    for name, value in redact.arguments(arguments):
+    for name, value in redact.arguments(arguments, also):
         _gather(querystring, name, True if name in bare and not value else value)
+    port = environ.get("SERVER_PORT", "")
     line = f"{request.method} {uri} HTTP/1.1\r\n"
     head = request_headers(request)
     return {
         "id": exchange.id,
         "method": request.method,
         "uri": uri,
-        "url": f"{request.scheme}://{host}:{environ.get('SERVER_PORT', '')}{uri}",
+        "url": f"{request.scheme}://{exchange.host_name}:{port}{uri}",
         "querystring": querystring,
         "headers": _headers(exchange.headers, exchange),
         "size": len(line) + _head_size(head) + exchange.body_size,
@@ -217,7 +217,7 @@ def _head_size(headers: Headers) -> int:
 
 
 def _headers(headers: Headers, exchange: Exchange) -> dict[str, Any]:
-    also = exchange.secret_headers
+    also = exchange.secret_names
     logged: dict[str, Any] = {}
     for name, value in list(headers)[:_MAX_LOGGED_HEADERS]:
         _gather(logged, name.lower(), redact.header_value(name, value, also))
@@ -257,7 +257,9 @@ def milliseconds(start: float, end: float | None) -> int:
 
 def _upstream_uri(exchange: Exchange) -> str:
     request = exchange.upstream_request
-    return "" if request is None else redact.target(request.target)
+    return (
+        "" if request is None else redact.target(request.target, exchange.secret_names)
+    )
 
 
 def _upstream_status(exchange: Exchange) -> str:
@@ -295,9 +297,16 @@ def _route(route: Route, service: Service | None) -> dict[str, Any]:
     return entity
 
 
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: a sink need not know tuples."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _entity(entity: Service | Route) -> dict[str, Any]:
     fields = {
-        name: msgspec.to_builtins(value)
+        name: _plain(value)
         for name in entity.__struct_fields__
         if name not in _NOT_LOGGED and (value := getattr(entity, name)) is not None
     }

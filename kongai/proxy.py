@@ -18,6 +18,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
 from kongai import answers, balancer, config
@@ -28,6 +29,7 @@ from kongai.errors import (
     GatewayError,
     NoRouteMatched,
     Problem,
+    RequestRejected,
     UpstreamError,
     whereabouts,
 )
@@ -44,6 +46,7 @@ from kongai.identity import entity_id, plugin_id
 from kongai.log import LogSink, serialize
 from kongai.plugin import Chain, Plugin
 from kongai.router import Match, Route, Router, Service, normalize
+from kongai.schema import Path, load
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -193,10 +196,15 @@ class Proxy:
             return self._fallback(environ, start_response)
         body = self._run(exchange)
         response = cast("Response", exchange.response)
-        write = start_response(response.status, response.headers.to_wsgi_list())
-        if body.is_stream:
-            # Sends the head now: the first event may be a minute away.
-            write(b"")
+        try:
+            write = start_response(response.status, response.headers.to_wsgi_list())
+            if body.is_stream:
+                # Sends the head now: the first event may be a minute away.
+                write(b"")
+        except BaseException:
+            # The server never gets the body, so nobody else would close it.
+            body.close()
+            raise
         return body
 
     def handle(self, request: Request) -> Response:
@@ -234,7 +242,7 @@ class Proxy:
         except Exception as error:
             exchange.error = error
         exchange.match = self._router.match(
-            request.method, request.host, exchange.path, exchange.headers
+            request.method, exchange.host, exchange.path, exchange.headers
         )
         return exchange
 
@@ -275,6 +283,9 @@ class Proxy:
         exchange.error = error
         if isinstance(error, GatewayError):
             failure = error
+        elif isinstance(error, HTTPException) and error.code is not None:
+            # A plugin may use Werkzeug's and Flask's way of saying no.
+            failure = RequestRejected(error.name, status=error.code, ended="ok")
         else:
             _logger.error("%s; request %s", whereabouts(error), exchange.id)
             failure = GatewayError()
@@ -338,7 +349,7 @@ class Proxy:
 
     def _gone(self, exchange: Exchange, error: BaseException) -> None:
         exchange.error = error
-        exchange.ended = error.ended if isinstance(error, ClientGone) else "shutdown"
+        exchange.ended = error.ended if isinstance(error, ClientGone) else "killed"
 
     def _close_upstream(self, exchange: Exchange) -> None:
         if exchange.upstream_response is not None:
@@ -397,22 +408,38 @@ def _with_ids(
     services: Sequence[Service], routes: Sequence[Route]
 ) -> Iterator[tuple[Route, Service | None]]:
     """Pairs of route and service; entities made by hand get the ids of a file's."""
-    for service in services:
-        named = _identified(service, "services")
-        for route in service.routes:
-            yield _identified(route, "routes"), named
-    for route in routes:
-        yield _identified(route, "routes"), None
+    for index, service in enumerate(services):
+        path = ("services", index)
+        named = _identified(service, path)
+        for number, route in enumerate(service.routes):
+            yield _identified(route, (*path, "routes", number)), named
+    for index, route in enumerate(routes):
+        yield _identified(route, ("routes", index)), None
 
 
-def _identified(entity: Any, kind: str) -> Any:
+def _identified(entity: Any, path: Path) -> Any:
+    """The entity, checked as one in a file is, with the id it would have there."""
     now = int(time.time())
+    kind = "routes" if isinstance(entity, Route) else "services"
+    load(type(entity), _fields(entity), path, elsewhere=_CHILDREN)
     return msgspec.structs.replace(
         entity,
         id=entity.id or entity_id(kind, entity.name),
         created_at=entity.created_at or now,
         updated_at=entity.updated_at or now,
     )
+
+
+_CHILDREN = ("url", "routes", "plugins")
+
+
+def _fields(entity: Any) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(entity)
+    return {
+        name: value
+        for name, value in fields.items()
+        if value is not None and name not in _CHILDREN
+    }
 
 
 def _check_names(pairs: Iterable[tuple[Route, Service | None]]) -> None:

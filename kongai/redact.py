@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from urllib.parse import unquote_plus
 
 REDACTED = "REDACTED"
 
@@ -35,9 +36,7 @@ def header_value(name: str, value: str, also: frozenset[str] = frozenset()) -> s
         value: what it holds.
         also: more names to treat as secret, in lower case.
     """
-    if is_secret(name) or name.lower() in also:
-        return REDACTED
-    return text(value)
+    return REDACTED if _named_secret(name, also) else text(value)
 
 
 def text(value: str) -> str:
@@ -45,27 +44,33 @@ def text(value: str) -> str:
     return _VALUE.sub(REDACTED, value)
 
 
-def query(raw: str) -> str:
+def query(raw: str, also: frozenset[str] = frozenset()) -> str:
     """A raw query string with the values of secret arguments taken out."""
-    return "&".join(_argument(part) for part in raw.split("&"))
+    return "&".join(_argument(part, also) for part in raw.split("&"))
 
 
-def target(raw: str) -> str:
+def target(raw: str, also: frozenset[str] = frozenset()) -> str:
     """A request target, path and query, for a record."""
     path, mark, arguments = raw.partition("?")
-    return text(path) + mark + query(arguments)
+    return text(path) + mark + query(arguments, also)
 
 
-def _argument(part: str) -> str:
-    name, equals, value = part.partition("=")
-    if equals and is_secret(name):
+def arguments(
+    pairs: Iterable[tuple[str, str]], also: frozenset[str] = frozenset()
+) -> list[tuple[str, str]]:
+    """Decoded query arguments for a record."""
+    return [
+        (name, REDACTED if value and _named_secret(name, also) else text(value))
+        for name, value in pairs
+    ]
+
+
+def _argument(part: str, also: frozenset[str]) -> str:
+    name, equals, _ = part.partition("=")
+    if equals and _named_secret(unquote_plus(name), also):
         return f"{name}={REDACTED}"
     return text(part)
 
 
-def arguments(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Decoded query arguments for a record."""
-    return [
-        (name, REDACTED if value and is_secret(name) else text(value))
-        for name, value in pairs
-    ]
+def _named_secret(name: str, also: frozenset[str]) -> bool:
+    return is_secret(name) or name.lower() in also

@@ -29,11 +29,10 @@ Name = Annotated[
     ),
 ]
 Milliseconds = Annotated[int, Meta(ge=1, le=2**31 - 2)]
-Tags = tuple[
+Tags = Sequence[
     Annotated[
         str, Meta(pattern=r"^[^,/]+\Z", description="invalid tag: no ',' or '/' in it")
-    ],
-    ...,
+    ]
 ]
 RoutePath = Annotated[
     str,
@@ -48,7 +47,13 @@ RoutePath = Annotated[
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+class _URL(msgspec.Struct, frozen=True):
+    """The one field of a service that may be given by position."""
+
+    url: str | None = None
+
+
+class Service(_URL, frozen=True, kw_only=True):
     """An upstream that routes lead to. The fields are those of Kong's Service entity.
 
     Args:
@@ -64,7 +69,6 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
         ValueError: the `url` is not one.
     """
 
-    url: str | None = None
     name: Name | None = None
     protocol: Literal["http", "https"] = "http"
     host: str | None = None
@@ -120,11 +124,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: Name | None = None
-    protocols: tuple[Literal["http", "https"], ...] = ("http", "https")
-    methods: tuple[Annotated[str, Meta(pattern="^[A-Z]+$")], ...] | None = None
-    hosts: tuple[str, ...] | None = None
-    paths: tuple[RoutePath, ...] | None = None
-    headers: dict[str, tuple[str, ...]] | None = None
+    protocols: Sequence[Literal["http", "https"]] = ("http", "https")
+    methods: Sequence[Annotated[str, Meta(pattern="^[A-Z]+$")]] | None = None
+    hosts: Sequence[str] | None = None
+    paths: Sequence[RoutePath] | None = None
+    headers: dict[str, Sequence[str]] | None = None
     strip_path: bool = True
     preserve_host: bool = False
     regex_priority: int = 0
@@ -242,16 +246,18 @@ def _candidate(route: Route, service: Service | None, path: str | None) -> _Cand
     )
 
 
-def _precedence(candidate: _Candidate) -> tuple[int, bool, int, bool, int, int]:
+def _precedence(candidate: _Candidate) -> tuple[Any, ...]:
     route = candidate.route
-    kinds = (route.methods, route.hosts, route.headers, route.paths)
+    kinds = (route.hosts, route.headers, route.paths, route.methods)
     return (
         -sum(1 for kind in kinds if kind),
+        *(not kind for kind in kinds),
         any("*" in host for host in route.hosts or ()),
         -min(len(route.headers or ()), 255),
         candidate.pattern is None,
         -route.regex_priority if candidate.pattern else 0,
         -len(candidate.prefix or ""),
+        route.created_at or 0,
     )
 
 
@@ -339,17 +345,15 @@ def upstream_path(match: Match, path: str) -> str:
         path: the request's normalised path.
     """
     base = (match.service.path if match.service else None) or "/"
-    if not match.route.strip_path:
+    if not match.route.strip_path or not match.prefix:
         if path == "/":
             return base
         return base.removesuffix("/") + path
-    rest = _without_dots(match.rest) if match.prefix else path
+    rest = _without_dots(match.rest)
     if not rest:
-        if base == "/":
-            return base
-        if path.endswith("/") and len(path) > 1:
-            return base if base.endswith("/") else base + "/"
-        return base.removesuffix("/")
+        if base.endswith("/"):
+            return base if path.endswith("/") else base.removesuffix("/") or "/"
+        return base + "/" if path.endswith("/") and len(path) > 1 else base
     return base.removesuffix("/") + "/" + rest.removeprefix("/")
 
 

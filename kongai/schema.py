@@ -40,8 +40,20 @@ def path_text(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def load(kind: type[T], data: Mapping[str, Any]) -> T:
+def load(
+    kind: type[T],
+    data: Mapping[str, Any],
+    path: Path = (),
+    *,
+    elsewhere: Collection[str] = (),
+) -> T:
     """Turn a mapping into a struct.
+
+    Args:
+        kind: the struct.
+        data: the mapping.
+        path: where it stands, for the problems' paths.
+        elsewhere: fields of the struct that the mapping does not give.
 
     Raises:
         ConfigError: with every problem of the mapping.
@@ -50,8 +62,9 @@ def load(kind: type[T], data: Mapping[str, Any]) -> T:
     found = read(
         kind,
         data,
-        (),
+        path,
         lambda path, text: problems.append(Problem(path_text(path), text)),
+        elsewhere=elsewhere,
     )
     if problems:
         raise ConfigError(problems)

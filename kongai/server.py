@@ -16,7 +16,7 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from kongai.connection import Connection
-from kongai.errors import ClientGone
+from kongai.errors import ClientGone, ServerStopping
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -66,7 +66,7 @@ class Server(WSGIServer):  # type: ignore[misc]
             while self.handlers:
                 gevent.sleep(0.01)
         for handler in list(self.handlers):
-            handler.interrupt("shutdown")
+            handler.interrupt()
         with gevent.Timeout(1.0, False):
             while self.handlers:
                 gevent.sleep(0.01)
@@ -123,15 +123,15 @@ class _Handler:
         """Close after the present answer; at once if there is none."""
         self.connection.closing = True
         if not self.connection.busy:
-            self.interrupt("shutdown")
+            self.interrupt()
 
-    def interrupt(self, ended: str) -> None:
+    def interrupt(self) -> None:
         """Break off whatever the connection waits for."""
-        gevent.get_hub().loop.run_callback(self._throw, ClientGone(ended))
+        gevent.get_hub().loop.run_callback(self._stop)
 
-    def _throw(self, error: ClientGone) -> None:
+    def _stop(self) -> None:
         if not self._greenlet.dead:
-            self._greenlet.throw(error)
+            self._greenlet.throw(ServerStopping())
 
 
 class _ClientWatch:

@@ -225,7 +225,7 @@ class AIProxy(Plugin):
             # Whoever reads along needs the plain bytes; br and zstd can't be undone.
             headers["Accept-Encoding"] = "identity"
         if auth.header_name is not None and auth.header_value is not None:
-            exchange.secret_headers |= {auth.header_name.lower()}
+            exchange.secret_names |= {auth.header_name.lower()}
             if not (auth.allow_override and auth.header_name in headers):
                 headers[auth.header_name] = auth.header_value
 
@@ -233,6 +233,7 @@ class AIProxy(Plugin):
         auth, query = self.config.auth, exchange.query
         name = auth.param_name
         if name is not None and auth.param_value is not None:
+            exchange.secret_names |= {name.lower()}
             sent = exchange.request.args
             if not (auth.allow_override and name in sent):
                 others = [p for p in (query or "").split("&") if p and not _is(p, name)]
@@ -311,6 +312,7 @@ def _read_along(
         for chunk in chunks:
             plain = decoder.feed(chunk)
             reader.feed(plain)
+            reader.broken = reader.broken or decoder.broken
             if call.payload is not None:
                 call.payload.append(plain)
             if call.first_token is None and reader.started:
@@ -320,7 +322,7 @@ def _read_along(
         call.answered = time.perf_counter()
         reader.end()
         call.response_model = reader.model
-    if decoder.broken or reader.broken:
+    if reader.broken:
         return
     if not decoder.complete:
         raise UpstreamTruncated

@@ -35,6 +35,13 @@ _Category = Annotated[str, _one_of("text/generation")]
 _NO_TEMPLATES = (
     "templates such as $(headers.x) are not available in this version of kongai"
 )
+_NO_VAULTS = (
+    "vault references are not available in this version of kongai; "
+    'use ${{ env "DECK_NAME" }}'
+)
+_NO_OPENAI = (
+    "required: Kong's default, openai, is not available in this version of kongai"
+)
 _TEMPLATE = re.compile(r"\$\([^)]*\)")
 
 
@@ -182,7 +189,13 @@ class AIProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
                 "model.options",
                 "must set 'model.options.anthropic_version' for anthropic provider",
             )
+        if self.llm_format not in registry.format_names():
+            # The default is Kong's, and a default is not looked at like a given value.
+            yield "llm_format", _NO_OPENAI
         auth = self.auth
+        for name in sorted(auth.REFERENCEABLE):
+            if (getattr(auth, name) or "").startswith("{vault://"):
+                yield f"auth.{name}", _NO_VAULTS
         if (auth.header_name is None) != (auth.header_value is None):
             yield "auth", _all_or_none("header_name", "header_value")
         params = (auth.param_name, auth.param_value, auth.param_location)

@@ -50,6 +50,9 @@ class Statistics:
         if self._config.logging.log_payloads:
             fields["payload"] = _payload(exchange, call)
         exchange.log.set("ai.proxy", fields)
+        session = exchange.headers.get("x-claude-code-session-id")
+        if session is not None:
+            exchange.log.set("kongai.session", session)
 
     def _meta(self, call: Call, plugin_id: str, latency: int) -> dict[str, Any]:
         requested = call.request_model or _UNSPECIFIED

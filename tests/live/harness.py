@@ -23,15 +23,11 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from .anthropic_api import ToolUse
-from .anthropic_api import Usage
-from .anthropic_api import message_events
-from .anthropic_api import sse
-from .upstream import Connection
-from .upstream import FakeUpstream
-from .upstream import Request
+from .anthropic_api import ToolUse, Usage, message_events, sse
+from .upstream import Connection, FakeUpstream, Request
 from .waiting import wait_until
 
 __all__ = [
@@ -92,6 +88,7 @@ services:
 class Gateway:
     """`kongai-serve` as a child process with a directory of its own.
 
+    All that it writes is in `directory`: the log, standard error, standard output.
     ``LOG_PATH`` in the config stands for `log_path`.  Entering starts the process and
     returns when it listens; leaving stops it, whatever has happened to it.
     """
@@ -119,13 +116,14 @@ class Gateway:
         self._start_timeout = start_timeout
 
     def __enter__(self) -> Gateway:
-        with self._stderr_path.open("wb") as stderr:
+        stdout_path = self.directory / "stdout.txt"
+        with self._stderr_path.open("wb") as stderr, stdout_path.open("wb") as stdout:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self.directory,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=stdout,
                 stderr=stderr,
             )
         try:
@@ -135,9 +133,16 @@ class Gateway:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
         try:
             self.stop()
+            if error:  # pytest shows it below the failure
+                sys.stderr.write(self.stderr_text())
         finally:
             self._directory.cleanup()
 

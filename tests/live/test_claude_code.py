@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .anthropic_api import Answer
-from .anthropic_api import ToolUse
-from .anthropic_api import Usage
-from .anthropic_api import message
-from .anthropic_api import message_events
-from .claude_cli import ClaudeCode
-from .claude_cli import installed_claude
-from .harness import Gateway
-from .harness import howto_config
-from .upstream import Connection
-from .upstream import FakeUpstream
-from .upstream import Request
+from .anthropic_api import Answer, ToolUse, Usage, message, message_events
+from .claude_cli import ClaudeCode, installed_claude
+from .harness import Gateway, howto_config
+from .upstream import Connection, FakeUpstream, Request
 
 SONNET = "claude-sonnet-4-20250514"
 HAIKU = "claude-haiku-4-5-20251001"
@@ -211,9 +202,11 @@ def assert_accounted(record: dict[str, Any], request: Request, usage: Usage) -> 
     assert counted["cost"] > 0
     headers = record["request"]["headers"]
     assert headers["x-api-key"] == headers["authorization"] == "REDACTED"
+    assert headers["content-length"] == str(len(request.body))
 
 
 def assert_no_secret(gateway: Gateway) -> None:
     """Nothing the gateway wrote, whatever the file, holds the client's key."""
-    for path in gateway.directory.rglob("*"):
-        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+    files = [path for path in gateway.directory.rglob("*") if path.is_file()]
+    assert gateway.log_path in files
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []

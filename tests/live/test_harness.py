@@ -6,23 +6,23 @@ import http.client
 import json
 import socket
 import struct
-from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import closing
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from . import harness
-from .harness import Connection
-from .harness import FakeUpstream
-from .harness import Gateway
-from .harness import Request
-from .harness import ToolUse
-from .harness import Usage
-from .harness import howto_config
-from .harness import message_events
+from .harness import (
+    Connection,
+    FakeUpstream,
+    Gateway,
+    Request,
+    ToolUse,
+    Usage,
+    howto_config,
+    message_events,
+)
 
 Handler = Callable[[Request, Connection], None]
 OnConnect = Callable[[Connection], None]

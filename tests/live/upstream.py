@@ -14,18 +14,13 @@ import queue
 import socket
 import struct
 import threading
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from string import hexdigits
 from types import TracebackType
-from typing import Any
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .waiting import wait_until
 
@@ -69,6 +64,7 @@ class Connection:
         self._upstream = upstream
         self._method = ""
         self._arrived: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
         self._closed = threading.Event()  # by this side
         self._input_over = threading.Event()
         self._left_by_peer = False
@@ -128,11 +124,12 @@ class Connection:
     def _close(self, how: int) -> None:
         # A socket stays open while a thread is inside recv(), whatever close() says,
         # so the reader has to come out first.  SHUT_RD wakes it and sends nothing.
-        if not self._closed.is_set() and self._peer_is_gone():
-            self._left_by_peer = True
-        self._closed.set()
-        with suppress(OSError):
-            self._socket.shutdown(how)
+        with self._closing:
+            if not self._closed.is_set():  # the first to close decides how
+                self._left_by_peer = self._left_by_peer or self._peer_is_gone()
+                self._closed.set()
+                with suppress(OSError):
+                    self._socket.shutdown(how)
         if threading.current_thread() is not self._reader:
             self._reader.join()
         self._socket.close()
@@ -152,8 +149,8 @@ class Connection:
             while request := _read_request(stream):
                 self._upstream.requests.append(request)
                 self._arrived.put(request)
-        if not self._closed.is_set():
-            self._left_by_peer = True
+        with self._closing:
+            self._left_by_peer = self._left_by_peer or not self._closed.is_set()
         self._input_over.set()
         self._arrived.put(None)
 

@@ -184,16 +184,17 @@ class _StreamReader:
         self.model: str | None = None
         self.started = self.finished = self.broken = False
         self._decoder = Decoder()
+        self._lost = False
         self._characters = 0
         self._counted = False
 
     def feed(self, data: bytes) -> None:
-        if self.broken:
+        if self._lost:
             return
         try:
             events = self._decoder.feed(data)
         except EventTooLarge:
-            self.broken = True
+            self.broken = self._lost = True
             return
         for event in events:
             self._event(event)
