@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from http import HTTPStatus
 
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
@@ -31,8 +30,8 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Response:
     if upstream.status in (204, 304):
         # Servers refuse a length where there is no body (RFC 9110, section 8.6).
         headers.pop("Content-Length", None)
-    reason = upstream.reason or _reason(upstream.status)
-    return _Relayed(status=f"{upstream.status} {reason}", headers=headers)
+    phrase = upstream.reason or forwarding.reason_phrase(upstream.status)
+    return _Relayed(status=f"{upstream.status} {phrase}", headers=headers)
 
 
 class _Relayed(Response):
@@ -63,7 +62,7 @@ def failure(exchange: Exchange, error: GatewayError) -> Iterator[bytes]:
         kind = _JSON
     else:
         kind, text = _in_kongs_format(exchange, error.message)
-    status = f"{error.status} {_reason(error.status)}"
+    status = f"{error.status} {forwarding.reason_phrase(error.status)}"
     response = Response(text, status=status, content_type=kind)
     response.headers["Content-Length"] = str(len(text))
     _sign(exchange, response)
@@ -99,10 +98,3 @@ def _add_upstream_latencies(exchange: Exchange, headers: Headers) -> None:
     waited = milliseconds(sent, timings.answered or time.perf_counter())
     headers["X-Kong-Upstream-Latency"] = str(waited)
     headers["X-Kong-Proxy-Latency"] = str(milliseconds(timings.start, sent))
-
-
-def _reason(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

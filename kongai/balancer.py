@@ -33,7 +33,7 @@ def retrying(
     streamed = request.body is not None and not isinstance(request.body, bytes)
     for _ in range(retries + 1):
         attempt = yield request
-        if attempt.error is None:
+        if attempt.error is None or attempt.error.hopeless:
             return
         if attempt.error.sent and (streamed or request.method not in IDEMPOTENT):
             return

@@ -37,7 +37,7 @@ def check(path: str) -> None:
     Exits with 0 if the file is good, with 1 if it has problems, with 2 if it can't be
     read.
     """
-    found = _load(path)
+    found, _ = _load(path)
     routes = len(found.routes) + sum(len(s.routes) for s in found.services)
     click.echo(f"{path}: {len(found.services)} services, {routes} routes, no problems")
 
@@ -75,9 +75,9 @@ def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) ->
     """
     if demo and path is not None:
         raise click.UsageError("--demo brings its own gateway; leave CONFIG out.")
-    logging.basicConfig(
-        level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    # Ours alone: urllib3's debug lines quote the query, which may hold a key.
+    logging.getLogger("kongai").setLevel(log_level.upper())
     from kongai.server import Server, run
 
     upstream = None
@@ -89,7 +89,7 @@ def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) ->
     if path is None:
         proxy = _ready_made(upstream.url if upstream else None)
     else:
-        proxy = Proxy.of(_load(path))
+        _, proxy = _load(path)
     server = Server((host, port), proxy)
     try:
         server.start()
@@ -135,11 +135,13 @@ _CURL = """\
 """
 
 
-def _load(path: str) -> config.Config:
+def _load(path: str) -> tuple[config.Config, Proxy]:
+    """The file and its gateway: plugins that don't fit together show only there."""
     try:
-        return config.load_file(path)
+        found = config.load_file(path)
+        return found, Proxy.of(found)
     except ConfigError as error:
-        for line in error.lines():
+        for line in ConfigError(error.problems, path).lines():
             click.echo(line, err=True)
         sys.exit(1)
     except OSError as error:

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from kongai import http1
-from kongai.errors import AnswerCut, ClientGone, ServerStopping, whereabouts
+from kongai.errors import (
+    AnswerCut,
+    ClientGone,
+    GatewayError,
+    ServerStopping,
+    whereabouts,
+)
+from kongai.forwarding import reason_phrase
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -66,6 +73,7 @@ class Connection:
         self._application = application
         self._watch = watch
         self._parser = http1.RequestParser()
+        self._refusal: http1.Refused | None = None
         sock.settimeout(IDLE_SECONDS)
         # Without it, each event of a stream waits for the acknowledgement of the last.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -95,7 +103,7 @@ class Connection:
             raise ClientGone from error
         if not data:
             raise ClientGone
-        self._parser.feed(data)
+        self._feed(data)
         if message.complete:
             self._watch.start()
 
@@ -129,11 +137,23 @@ class Connection:
     def _next_message(self) -> http1.Message | None:
         """The next request, its head complete; None when the client is done."""
         while not self._parser.messages:
+            if self._refusal is not None:
+                raise self._refusal
             data = self._sock.recv(_READ_SIZE)
             if not data or self.closing:
                 return None
-            self._parser.feed(data)
+            self._feed(data)
         return self._parser.messages[0]
+
+    def _feed(self, data: bytes) -> None:
+        """Parse; what is wrong behind a good request has to wait for its answer."""
+        try:
+            self._parser.feed(data)
+        except http1.Refused as refusal:
+            self._refusal = refusal
+            messages = self._parser.messages
+            if not messages or not messages[0].complete:
+                raise
 
     def _answer(self, message: http1.Message, answer: _Answer) -> None:
         chunks: Iterable[bytes] = ()
@@ -146,9 +166,11 @@ class Connection:
             answer.finish()
         except (AnswerCut, ServerStopping):
             answer.keep_alive = False
+        except http1.Refused as refusal:
+            answer.fail(refusal)
         except Exception as error:
             _logger.error("%s", whereabouts(error))
-            answer.fail()
+            answer.fail(GatewayError())
         finally:
             # From here on the client may leave: what happened is written down in peace.
             self._watch.stop()
@@ -189,15 +211,8 @@ class Connection:
         return environ
 
     def _refuse(self, refusal: http1.Refused) -> None:
-        text = f'{{\n  "message":"{refusal.message}"\n}}'.encode()
-        headers = [
-            ("Content-Type", "application/json; charset=utf-8"),
-            ("Content-Length", str(len(text))),
-            ("Connection", "close"),
-        ]
-        status = f"{refusal.status} {refusal.message}"
         try:
-            self.send(http1.response_head("1.1", status, headers) + text)
+            _Answer(self, http1.Message()).fail(refusal)
         except ClientGone:
             return
 
@@ -273,13 +288,13 @@ class _Answer:
         if self._length is not None and self._sent < self._length:
             self.keep_alive = False
 
-    def fail(self) -> None:
-        """The application failed: say so if there is still time, else break off."""
+    def fail(self, error: GatewayError) -> None:
+        """There is no proper answer: say so if there is still time, else break off."""
         self.keep_alive = False
         if self._head_sent:
             return
-        text = b'{\n  "message":"An unexpected error occurred"\n}'
-        self._status = "500 Internal Server Error"
+        text = f'{{\n  "message":"{error.message}"\n}}'.encode()
+        self._status = f"{error.status} {reason_phrase(error.status)}"
         self._headers = [
             ("Content-Type", "application/json; charset=utf-8"),
             ("Content-Length", str(len(text))),

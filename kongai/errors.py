@@ -138,6 +138,7 @@ class UpstreamError(GatewayError):
     Args:
         sent: whether any byte of the request may have reached the upstream. What was
             not sent may be tried again, whatever the method.
+        hopeless: whether another try at the same address would end the same.
     """
 
     status = 502
@@ -151,9 +152,11 @@ class UpstreamError(GatewayError):
         status: int | None = None,
         ended: str | None = None,
         sent: bool = True,
+        hopeless: bool = False,
     ) -> None:
         super().__init__(message, status=status, ended=ended)
         self.sent = sent
+        self.hopeless = hopeless
 
 
 class UpstreamTimeout(UpstreamError):

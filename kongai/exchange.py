@@ -270,7 +270,10 @@ class Exchange:
             size = _READ_SIZE
             if length is not None:
                 size = min(size, length - self.body_size)
-            piece = stream.read(size)
+            try:
+                piece = stream.read(size)
+            except OSError as error:
+                raise ClientGone from error
             if not piece:
                 if length is not None:
                     raise ClientGone

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 
 from werkzeug.datastructures import Headers
 
@@ -119,6 +120,14 @@ def host_header(scheme: str, host: str, port: int) -> str:
     """A Host value; the scheme's own port is left out."""
     name = f"[{host}]" if ":" in host else host
     return name if DEFAULT_PORTS[scheme] == port else f"{name}:{port}"
+
+
+def reason_phrase(status: int) -> str:
+    """The standard reason phrase of a status, or `Unknown`."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
 
 
 def appended_via(headers: Headers) -> str:

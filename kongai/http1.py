@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 
 import httptools
 
+from kongai.errors import RequestRejected
+
 MAX_HEAD_SIZE = 64 * 1024
 """Bytes of a request's line and headers together."""
 MAX_HEADERS = 100
 """Fields of a request's head."""
 
 
-class Refused(Exception):
+class Refused(RequestRejected):
     """The bytes are not a request that this server takes.
 
     Args:
@@ -29,9 +31,7 @@ class Refused(Exception):
     """
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+        super().__init__(message, status=status)
 
 
 @dataclass(slots=True)
@@ -86,8 +86,6 @@ class RequestParser:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.upgraded = True
-        except httptools.HttpParserInvalidMethodError as error:
-            raise Refused(400, "Bad request") from error
         except httptools.HttpParserError as error:
             raise self._refusal or Refused(400, "Bad request") from error
         if not self._message.head_complete and self._head_size > MAX_HEAD_SIZE:

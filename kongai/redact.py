@@ -19,7 +19,13 @@ _NAME = re.compile(
     "key|token(?!s)|secret|auth|cookie|passw|credential|signature", re.IGNORECASE
 )
 _HARMLESS = frozenset({"idempotency-key", "x-cache-key"})
-_VALUE = re.compile(r"\b(?:bearer|basic)\s+\S+|\bsk-[\w-]{8,}|\bAIza[\w-]{10,}", re.I)
+# In the text of a JSON value: one starts after an escape such as \n too, and ends
+# before a quote or a backslash.
+_VALUE = re.compile(
+    r"(?:\b|(?<=\\[bfnrt]))"
+    r'(?:(?:bearer|basic)\s+[^\s"\\]+|sk-[\w-]{8,}|AIza[\w-]{10,})',
+    re.IGNORECASE,
+)
 
 
 @lru_cache(maxsize=1024)

@@ -170,12 +170,19 @@ _MODEL = {
 
 
 def _question(asked: dict[str, Any]) -> str:
-    """The last text that the user wrote."""
-    content = asked["messages"][-1]["content"]
-    if isinstance(content, str):
-        return content
-    texts = [part["text"] for part in content if part.get("type") == "text"]
+    """The last text that the user wrote; reminders that a client adds are none."""
+    texts = [
+        part["text"]
+        for message in asked["messages"]
+        if message["role"] == "user"
+        for part in _parts(message["content"])
+        if part.get("type") == "text" and not part["text"].startswith("<system-")
+    ]
     return str(texts[-1]) if texts else "(no text)"
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _message(model: str, text: str, read: int) -> dict[str, Any]:

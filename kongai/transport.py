@@ -231,7 +231,7 @@ def _upstream_error(error: Exception) -> UpstreamError:
         error = reason
     if isinstance(error, (urllib3_errors.NameResolutionError, socket.gaierror)):
         return UpstreamError(
-            "name resolution failed", status=503, ended="dns", sent=False
+            "name resolution failed", status=503, ended="dns", sent=False, hopeless=True
         )
     # NewConnectionError is a kind of ConnectTimeoutError to urllib3: ask for it first.
     if isinstance(error, urllib3_errors.NewConnectionError):
@@ -242,7 +242,7 @@ def _upstream_error(error: Exception) -> UpstreamError:
         unverified = any(
             isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args
         )
-        return UpstreamError(ended="tls", sent=not unverified)
+        return UpstreamError(ended="tls", sent=not unverified, hopeless=unverified)
     if isinstance(error, (urllib3_errors.ReadTimeoutError, TimeoutError)):
         return UpstreamTimeout(ended="first_byte_timeout")
     return UpstreamError(ended="upstream_protocol")
