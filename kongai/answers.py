@@ -6,6 +6,7 @@ whole milliseconds, `Via`, `Server`, and the request's id.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -30,7 +31,9 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Response:
     if upstream.status in (204, 304):
         # Servers refuse a length where there is no body (RFC 9110, section 8.6).
         headers.pop("Content-Length", None)
-    phrase = upstream.reason or forwarding.reason_phrase(upstream.status)
+    phrase = upstream.reason
+    if not phrase or not phrase.isprintable():
+        phrase = forwarding.reason_phrase(upstream.status)
     return _Relayed(status=f"{upstream.status} {phrase}", headers=headers)
 
 
@@ -49,7 +52,6 @@ def own(exchange: Exchange, response: Response) -> Iterator[bytes]:
         chunks = iter((text,))
     _sign(exchange, response)
     exchange.response = response
-    exchange.ended = exchange.ended or "ok"
     return chunks
 
 
@@ -77,7 +79,8 @@ def _in_kongs_format(exchange: Exchange, message: str) -> tuple[str, bytes]:
     if accepted == "text/plain":
         text = f"{message}\nrequest_id: {exchange.id}\n"
         return "text/plain; charset=utf-8", text.encode()
-    text = f'{{\n  "message":"{message}",\n  "request_id":"{exchange.id}"\n}}'
+    said = json.dumps(message, ensure_ascii=False)
+    text = f'{{\n  "message":{said},\n  "request_id":"{exchange.id}"\n}}'
     return _JSON, text.encode()
 
 

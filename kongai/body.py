@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -80,7 +80,9 @@ class Body:
         self._closed = True
         exchange = self._exchange
         if exchange.ended is None:
-            exchange.ended = "ok" if self._complete else ClientGone.ended
+            # Nobody asked for more: what the server is leaving with says why.
+            gone = getattr(sys.exc_info()[1], "ended", ClientGone.ended)
+            exchange.ended = "ok" if self._complete else gone
         try:
             self._close_chunks()
         finally:
@@ -106,7 +108,7 @@ class Body:
     def _close_chunks(self) -> None:
         # A generator that never started does not run its `finally`; the upstream is
         # therefore closed by name in the log phase.
-        close = getattr(self._chunks, "close", None)
-        if close is not None:
-            with contextlib.suppress(RuntimeError):
-                close()
+        try:
+            getattr(self._chunks, "close", lambda: None)()
+        except Exception as error:
+            _logger.error("%s; request %s", whereabouts(error), self._exchange.id)

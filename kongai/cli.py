@@ -96,10 +96,13 @@ def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) ->
     except OSError as error:
         _stop(f"can't listen on {host} port {port}: {error.strerror or error}", 1)
     proxy.init_worker()
-    logging.getLogger("kongai").info("listening on %s", server.url)
-    if sys.stdout.isatty():
-        click.echo(_welcome(server.url, proxy, demo=demo))
-    run(server)
+
+    def announce() -> None:
+        logging.getLogger("kongai").info("listening on %s", server.url)
+        if sys.stdout.isatty():
+            click.echo(_welcome(server.url, proxy, demo=demo))
+
+    run(server, announce)
     proxy.close()
     if upstream is not None:
         upstream.drain(0)
@@ -139,7 +142,7 @@ def _load(path: str) -> tuple[config.Config, Proxy]:
     """The file and its gateway: plugins that don't fit together show only there."""
     try:
         found = config.load_file(path)
-        return found, Proxy.of(found)
+        return found, Proxy.from_config(found)
     except ConfigError as error:
         for line in ConfigError(error.problems, path).lines():
             click.echo(line, err=True)

@@ -7,6 +7,7 @@ before anything is refused; each has its path and, in a file, its line.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ _ELSEWHERE = {
     )
 }
 _SECTIONS = ("services", "routes", "plugins")
+_COMMENTS = ("_comment", "_ignore")
+
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 
 E = TypeVar("E", Service, Route)
 
@@ -125,7 +129,9 @@ class _Builder:
         self._services: list[_Entity[Service]] = []
         self._routes: list[_Entity[Route]] = []
         self._global: dict[str, Plugin] = {}
-        self._names: set[tuple[str, str]] = set()
+        self._broken: list[Any] = []
+        """Names and ids of entities that have problems of their own."""
+        self._declared: set[tuple[str, str, str]] = set()
 
     def build(self) -> Config:
         data = self._document.data
@@ -184,7 +190,7 @@ class _Builder:
         for index, item in enumerate(items):
             where = (*path, name, index)
             if isinstance(item, Mapping):
-                yield where, dict(item)
+                yield where, {k: v for k, v in item.items() if k not in _COMMENTS}
             else:
                 self._report(where, "expected a record")
 
@@ -204,7 +210,7 @@ class _Builder:
         self, item: dict[str, Any], path: Path, service: _Entity[Service] | None
     ) -> None:
         plugins = {"plugins": item.pop("plugins", None)}
-        reference = item.pop("service", None)
+        reference = _reference(item.pop("service", None))
         if reference is not None:
             service = self._referred(
                 self._services, "service", reference, (*path, "service")
@@ -219,20 +225,13 @@ class _Builder:
     def _entity(
         self, kind: type[E], section: str, item: dict[str, Any], path: Path
     ) -> _Entity[E] | None:
-        item.pop("_comment", None)
-        item.pop("_ignore", None)
-        if section == "services" and not self._url_is_good(item, path):
-            return None
+        good = section != "services" or self._url_is_good(item, path)
         value = read(kind, item, path, self._report, elsewhere=("routes", "plugins"))
-        if value is None:
+        if value is None or not good:
+            self._broken += [item.get("name"), item.get("id")]
             return None
-        if value.name and (section, value.name) in self._names:
-            self._report(
-                (*path, "name"),
-                f"uniqueness violation: '{section}' entity with name set to "
-                f"'{value.name}' already declared",
-            )
-        self._names.add((section, value.name or ""))
+        self._check_id(section, value.id, path)
+        self._check_unique(section, "name", value.name, path)
         return _Entity(
             msgspec.structs.replace(
                 value,
@@ -242,6 +241,24 @@ class _Builder:
             ),
             path,
         )
+
+    def _check_id(self, section: str, given: str | None, path: Path) -> None:
+        if given is not None and not _UUID.fullmatch(given):
+            self._report((*path, "id"), "expected a valid UUID")
+        self._check_unique(section, "id", given, path)
+
+    def _check_unique(
+        self, section: str, field: str, given: str | None, path: Path
+    ) -> None:
+        if given is None:
+            return
+        if (section, field, given) in self._declared:
+            self._report(
+                (*path, field),
+                f"uniqueness violation: '{section}' entity with {field} set to "
+                f"'{given}' already declared",
+            )
+        self._declared.add((section, field, given))
 
     def _url_is_good(self, item: dict[str, Any], path: Path) -> bool:
         """Expand the shorthand here, where a bad URL still has its own line."""
@@ -258,16 +275,15 @@ class _Builder:
     def _referred(
         self, entities: list[_Entity[E]], kind: str, reference: Any, path: Path
     ) -> _Entity[E] | None:
-        """The entity that a reference means: a name or id, or ``{name: ...}``."""
-        if isinstance(reference, Mapping):
-            reference = reference.get("name") or reference.get("id")
+        """The entity that a reference means, by its name or id."""
         for entity in entities:
             if reference and reference in (entity.value.name, entity.value.id):
                 return entity
-        self._report(
-            path,
-            f"invalid reference '{kind}: {reference}' (no such entry in '{kind}s')",
-        )
+        if reference not in self._broken:
+            self._report(
+                path,
+                f"invalid reference '{kind}: {reference}' (no such entry in '{kind}s')",
+            )
         return None
 
     def _nested_plugin(
@@ -282,7 +298,9 @@ class _Builder:
         self._place(parent.plugins, plugin, path)
 
     def _scoped_plugin(self, item: dict[str, Any], path: Path) -> None:
-        references = {name: item.pop(name, None) for name in ("route", "service")}
+        references = {
+            name: _reference(item.pop(name, None)) for name in ("route", "service")
+        }
         for name in ("consumer", "consumer_group"):
             if item.pop(name, None) is not None:
                 self._report(
@@ -299,18 +317,18 @@ class _Builder:
                 self._services, "service", references["service"], (*path, "service")
             )
         plugin = self._plugin(item, path)
-        if plugin is None:
+        scope = {name: ref for name, ref in references.items() if ref is not None}
+        if plugin is None or len(scope) != sum(e is not None for e in (route, service)):
             return
-        scope = {name: str(ref) for name, ref in references.items() if ref is not None}
         plugin.id = plugin.id or plugin_id(plugin.name, **scope)
-        if route is not None and references["service"] is not None:
-            if service is not None and route.service is service:
+        if route is not None and service is not None:
+            if route.service is service:
                 self._place(route.of_service, plugin, path)
         elif route is not None:
             self._place(route.plugins, plugin, path)
         elif service is not None:
             self._place(service.plugins, plugin, path)
-        elif not scope:
+        else:
             self._place(self._global, plugin, path)
 
     def _place(self, scope: dict[str, Plugin], plugin: Plugin, path: Path) -> None:
@@ -326,6 +344,8 @@ class _Builder:
         head = read(_PluginHead, item, path, self._report)
         if head is None:
             return None
+        self._check_id("plugins", head.id, path)
+        self._check_unique("plugins", "instance_name", head.instance_name, path)
         try:
             kind = registry.plugin(head.name)
         except registry.UnknownName as unknown:
@@ -364,6 +384,13 @@ class _Builder:
 
 
 _INVALID: Any = object()
+
+
+def _reference(given: Any) -> Any:
+    """A reference's name or id: given as it is, or as ``{name: ...}``, decK's way."""
+    if isinstance(given, Mapping):
+        return given.get("name") or given.get("id") or ""
+    return given
 
 
 class _PluginHead(msgspec.Struct, frozen=True, kw_only=True):

@@ -97,6 +97,8 @@ class Connection:
             ClientGone: the client closed the connection, or is silent for too long.
             Refused: what came is not HTTP.
         """
+        if self._refusal is not None:
+            raise self._refusal
         try:
             data = self._sock.recv(_READ_SIZE)
         except OSError as error:
@@ -131,8 +133,10 @@ class Connection:
         finally:
             self._watch.stop()
             self.busy = False
+        if not answer.keep_alive or self.closing:
+            return False
         self._parser.messages.popleft()
-        return answer.keep_alive and not self.closing and not self._parser.upgraded
+        return True
 
     def _next_message(self) -> http1.Message | None:
         """The next request, its head complete; None when the client is done."""
@@ -164,8 +168,10 @@ class Connection:
             for data in chunks:
                 answer.write(data)
             answer.finish()
-        except (AnswerCut, ServerStopping):
+        except AnswerCut:
             answer.keep_alive = False
+        except ServerStopping:
+            raise
         except http1.Refused as refusal:
             answer.fail(refusal)
         except Exception as error:
@@ -174,9 +180,7 @@ class Connection:
         finally:
             # From here on the client may leave: what happened is written down in peace.
             self._watch.stop()
-            close = getattr(chunks, "close", None)
-            if close is not None:
-                close()
+            _close(chunks)
 
     def _request_environ(
         self, message: http1.Message, answer: _Answer
@@ -224,7 +228,7 @@ class Connection:
         """
         messages = self._parser.messages
         try:
-            if messages and not messages[0].complete:
+            if self._refusal or (messages and not messages[0].complete):
                 self._linger()
         except OSError:
             pass
@@ -241,6 +245,13 @@ class Connection:
             if not data:
                 return
             left -= len(data)
+
+
+def _close(chunks: Iterable[bytes]) -> None:
+    try:
+        getattr(chunks, "close", lambda: None)()
+    except Exception as error:
+        _logger.error("%s", whereabouts(error))
 
 
 class _Answer:
@@ -280,7 +291,8 @@ class _Answer:
 
     def finish(self) -> None:
         """The application is done: end the answer as complete."""
-        if not self._head_sent and self._length_given() is None:
+        unframed = self._length_given() is None and not self._no_body()
+        if not self._head_sent and unframed:
             self._headers.append(("Content-Length", "0"))
         self.flush(b"")
         if self._chunked:
@@ -290,7 +302,7 @@ class _Answer:
 
     def fail(self, error: GatewayError) -> None:
         """There is no proper answer: say so if there is still time, else break off."""
-        self.keep_alive = False
+        self.keep_alive = self._chunked = False
         if self._head_sent:
             return
         text = f'{{\n  "message":"{error.message}"\n}}'.encode()
@@ -313,7 +325,8 @@ class _Answer:
         return None
 
     def _head(self) -> bytes:
-        self._head_sent = True
+        if not self._status:
+            raise AssertionError("the application did not call start_response")
         message, headers = self._message, self._headers
         if not any(name.lower() == "date" for name, _ in headers):
             headers.append(("Date", _date()))
@@ -333,7 +346,9 @@ class _Answer:
             headers.append(("Connection", "close"))
         elif message.version == "1.0":
             headers.append(("Connection", "keep-alive"))
-        return http1.response_head("1.1", self._status, headers)
+        head = http1.response_head("1.1", self._status, headers)
+        self._head_sent = True
+        return head
 
     def _no_body(self) -> bool:
         status = self._status[:3]

@@ -140,7 +140,14 @@ class LogFields:
             if value is None:
                 target.pop(name, None)
             else:
-                target[name] = value
+                target[name] = _copied(value)
+
+
+def _copied(value: Any) -> Any:
+    """A copy as deep as JSON's containers go: each record is its sink's own."""
+    if isinstance(value, dict):
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _split(path: str) -> list[str]:
@@ -243,13 +250,13 @@ class Exchange:
             limit: the most bytes to accept; None for no limit.
 
         Raises:
-            BodyTooLarge: there is more than `limit`; nothing of it is kept.
+            BodyTooLarge: there is more than `limit`, read before or not.
             ClientGone: the client left before its body had come.
         """
+        known = max(self.body_size, self.request.content_length or 0)
+        if limit is not None and known > limit:
+            raise BodyTooLarge(limit)
         if self.body is None:
-            length = self.request.content_length
-            if limit is not None and length is not None and length > limit:
-                raise BodyTooLarge(limit)
             pieces = []
             for piece in self.stream_body():
                 if limit is not None and self.body_size > limit:

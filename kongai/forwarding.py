@@ -66,7 +66,7 @@ def request_headers(exchange: Exchange, host: str) -> list[tuple[str, str]]:
     headers = [("Host", host), ("Connection", "keep-alive")]
     headers += _end_to_end(client, _SET_BY_US)
     headers += [
-        ("Via", _appended(client.get("via"), f"{protocol} {SERVER}")),
+        ("Via", _appended(_joined(client, "via"), f"{protocol} {SERVER}")),
         ("X-Real-IP", peer),
         ("X-Forwarded-For", _appended(client.get("x-forwarded-for"), peer)),
         ("X-Forwarded-Proto", request.scheme),
@@ -132,7 +132,7 @@ def reason_phrase(status: int) -> str:
 
 def appended_via(headers: Headers) -> str:
     """The Via value of an answer that passed through here."""
-    return _appended(headers.get("via"), VIA)
+    return _appended(_joined(headers, "via"), VIA)
 
 
 def _end_to_end(headers: Headers, dropped: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -145,6 +145,10 @@ def _end_to_end(headers: Headers, dropped: frozenset[str]) -> Iterator[tuple[str
         lower = name.lower()
         if lower not in _HOP_BY_HOP and lower not in dropped and lower not in named:
             yield name, value
+
+
+def _joined(headers: Headers, name: str) -> str:
+    return ", ".join(headers.getlist(name))
 
 
 def _appended(value: str | None, more: str) -> str:

@@ -1,9 +1,10 @@
 """HTTP/1.1 for the server: bytes in, requests out; answers in, bytes out. No sockets.
 
 The parser is llhttp (httptools), which refuses nearly everything that nginx refuses.
-What it leaves to its user is done here: exactly one Host (RFC 9112, section 3.2), and a
-bound on the head. After a refusal the connection must be closed, for nobody can know
-where the next request would start.
+What it leaves to its user is done here: exactly one Host (RFC 9112, section 3.2), a
+target that is a path, no transfer coding but `chunked`, and a bound on the head. After
+a refusal the connection must be closed, for nobody can know where the next request
+would start. An offer to upgrade is passed over, as HTTP allows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import httptools
 from kongai.errors import RequestRejected
 
 MAX_HEAD_SIZE = 64 * 1024
-"""Bytes of a request's line and headers together."""
+"""Bytes of a request's head: its line and headers, the empty line included."""
 MAX_HEADERS = 100
 """Fields of a request's head."""
 
@@ -67,11 +68,11 @@ class RequestParser:
 
     def __init__(self) -> None:
         self.messages: deque[Message] = deque()
-        self.upgraded = False
-        """Whether the client asked to leave HTTP: this was its last request."""
         self._parser = httptools.HttpRequestParser(self)
         self._message = Message()
         self._head_size = 0
+        # Bytes that came since the parser last began a request or gave out a body's.
+        self._silent = 0
         self._refusal: Refused | None = None
 
     def feed(self, data: bytes) -> None:
@@ -80,31 +81,52 @@ class RequestParser:
         Raises:
             Refused: they are not HTTP, or not acceptable.
         """
-        if not self._message.head_complete:
-            self._head_size += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.upgraded = True
-        except httptools.HttpParserError as error:
-            raise self._refusal or Refused(400, "Bad request") from error
-        if not self._message.head_complete and self._head_size > MAX_HEAD_SIZE:
+        self._silent += len(data)
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_offer() + data[upgrade.args[0] :]
+                continue
+            except httptools.HttpParserError as error:
+                raise self._refusal or Refused(400, "Bad request") from error
+            break
+        if self._silent > MAX_HEAD_SIZE:
             raise _too_large()
+
+    def _without_offer(self) -> bytes:
+        """The head of the last request once more, for a parser that stays with HTTP.
+
+        After an offer to upgrade llhttp takes what follows for another protocol, even
+        the request's own body.
+        """
+        message = self.messages.pop()
+        self._parser = httptools.HttpRequestParser(self)
+        fields = [
+            f"{name}: {value}"
+            for name, value in message.headers
+            if name.lower() != "upgrade"
+        ]
+        line = f"{message.method} {message.target} HTTP/{message.version}"
+        return "\r\n".join([line, *fields, "", ""]).encode("latin-1")
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
         self._message = Message()
-        self._head_size = 0
+        self._head_size = self._silent = 0
 
     def on_url(self, url: bytes) -> None:
         """Called by the parser, with a piece of the target."""
         self._message.target += url.decode("latin-1")
+        self._head_size += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, with a whole header."""
+        """Called by the parser, with a whole header, or a trailer: that is dropped."""
         headers = self._message.headers
-        headers.append((name.decode("latin-1"), value.decode("latin-1")))
         self._head_size += len(name) + len(value) + 4
+        if not self._message.head_complete:
+            text = value.decode("latin-1").rstrip(" \t")
+            headers.append((name.decode("latin-1"), text))
         if len(headers) > MAX_HEADERS or self._head_size > MAX_HEAD_SIZE:
             self._refuse(_too_large())
 
@@ -114,17 +136,19 @@ class RequestParser:
         message.method = self._parser.get_method().decode("ascii")
         message.version = self._parser.get_http_version()
         message.keep_alive = self._parser.should_keep_alive()
-        if message.version not in ("1.0", "1.1"):
-            self._refuse(Refused(505, "HTTP version not supported"))
-        hosts = [v for name, v in message.headers if name.lower() == "host"]
-        if len(hosts) > 1 or (not hosts and message.version == "1.1"):
-            self._refuse(Refused(400, "Bad request"))
+        self._head_size += len(message.method) + len("  HTTP/1.1\r\n\r\n")
+        refusal = _objection(message)
+        if refusal is None and self._head_size > MAX_HEAD_SIZE:
+            refusal = _too_large()
+        if refusal is not None:
+            self._refuse(refusal)
         message.head_complete = True
         self.messages.append(message)
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser, with a piece of the body, its framing undone."""
         self._message.chunks.append(body)
+        self._silent = 0
 
     def on_message_complete(self) -> None:
         """Called by the parser, when the whole request has come."""
@@ -134,6 +158,30 @@ class RequestParser:
         # An exception out of a callback is wrapped by the parser: keep the real one.
         self._refusal = refusal
         raise refusal
+
+
+def _objection(message: Message) -> Refused | None:
+    """What is wrong with a head that llhttp takes."""
+    if message.version not in ("1.0", "1.1"):
+        return Refused(505, "HTTP version not supported")
+    hosts = [v for name, v in message.headers if name.lower() == "host"]
+    path = message.target.partition("?")[0]
+    codings = [
+        value.lower()
+        for name, value in message.headers
+        if name.lower() == "transfer-encoding"
+    ]
+    if (
+        len(hosts) > 1
+        or (not hosts and message.version == "1.1")
+        or not (path.startswith("/") or "://" in path)
+        or "%00" in path
+        or (codings and message.version == "1.0")
+    ):
+        return Refused(400, "Bad request")
+    if codings not in ([], ["chunked"]):
+        return Refused(501, "Not implemented")
+    return None
 
 
 def _too_large() -> Refused:

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from werkzeug.datastructures import Headers
 
@@ -56,6 +56,7 @@ class FileSink:
         self.path = os.fspath(path)
         self.reopen = reopen
         self._descriptor: int | None = None
+        self._torn = False
         self._lock = threading.Lock()
 
     def emit(self, record: Mapping[str, Any]) -> None:
@@ -96,9 +97,12 @@ class FileSink:
 
     def _write(self, line: bytes) -> None:
         assert self._descriptor is not None
+        if self._torn:
+            line = b"\n" + line
         written = os.write(self._descriptor, line)
+        self._torn = 0 < written < len(line)
         if written < len(line):
-            # The rest would stand on a line of its own: better an error than a half.
+            # Half a record is of no use; the next one starts on a line of its own.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _close(self) -> None:
@@ -130,12 +134,14 @@ class StreamSink:
 def encode(record: Mapping[str, Any]) -> bytes:
     """A record as one line of JSON, pure ASCII, with its line feed.
 
-    NaN and infinities, which JSON does not have, make the text of the number.
+    What JSON does not have, such as NaN or a date, becomes its text: a plugin's odd
+    value must not cost the record.
     """
+    compact = (",", ":")
     try:
-        text = json.dumps(record, separators=(",", ":"), allow_nan=False)
-    except ValueError:
-        text = json.dumps(_without_nan(record), separators=(",", ":"), default=str)
+        text = json.dumps(record, separators=compact, allow_nan=False, default=str)
+    except (ValueError, TypeError):
+        text = json.dumps(_without_nan(record), separators=compact, default=str)
     return text.encode("ascii") + b"\n"
 
 
@@ -180,24 +186,31 @@ def _request(exchange: Exchange) -> dict[str, Any]:
     request = exchange.request
     environ = request.environ
     also = exchange.secret_names
-    uri = redact.target(environ.get("SCRIPT_NAME", "") + exchange.target, also)
-    arguments = parse_qsl(exchange.query or "", keep_blank_values=True)
-    bare = {part for part in (exchange.query or "").split("&") if "=" not in part}
-    querystring: dict[str, Any] = {}
-    for name, value in redact.arguments(arguments, also):
-        _gather(querystring, name, True if name in bare and not value else value)
+    target = environ.get("SCRIPT_NAME", "") + exchange.target
+    uri = redact.target(target, also)
     port = environ.get("SERVER_PORT", "")
-    line = f"{request.method} {uri} HTTP/1.1\r\n"
+    line = f"{request.method} {target} HTTP/1.1\r\n"
     head = request_headers(request)
     return {
         "id": exchange.id,
         "method": request.method,
         "uri": uri,
         "url": f"{request.scheme}://{exchange.host_name}:{port}{uri}",
-        "querystring": querystring,
+        "querystring": _querystring(exchange.query or "", also),
         "headers": _headers(exchange.headers, exchange),
         "size": len(line) + _head_size(head) + exchange.body_size,
     }
+
+
+def _querystring(query: str, also: frozenset[str]) -> dict[str, Any]:
+    """The arguments, decoded; one without a value is true."""
+    fields: dict[str, Any] = {}
+    for part in filter(None, query.split("&")):
+        name, equals, value = part.partition("=")
+        pair = (unquote_plus(name), unquote_plus(value))
+        [(name, value)] = redact.arguments([pair], also)
+        _gather(fields, redact.text(name), value if equals else True)
+    return fields
 
 
 def _response(exchange: Exchange) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Plugin:
         instance_name: a label of the user's own.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     priority: ClassVar[int] = 0
     Config: ClassVar[type | None] = None
 
@@ -92,14 +92,14 @@ class Plugin:
 def check(plugin: Plugin) -> Iterable[str]:
     """What is wrong with a plugin's class; empty when it can be used."""
     kind = type(plugin).__name__
-    if not isinstance(getattr(plugin, "name", None), str):
+    if not plugin.name or not isinstance(plugin.name, str):
         yield f"{kind} has no name; set the class attribute `name`"
     for phase in PHASES:
         theirs, ours = getattr(plugin, phase), getattr(Plugin, phase)
         expected = len(inspect.signature(ours).parameters) - 1
         try:
             inspect.signature(theirs).bind(*range(expected))
-        except TypeError:
+        except (TypeError, ValueError):
             wanted = ", ".join(inspect.signature(ours).parameters)
             yield f"{kind}.{phase} must take ({wanted})"
 

@@ -23,6 +23,7 @@ from werkzeug.wrappers import Request, Response
 
 from kongai import answers, balancer, config
 from kongai.body import Body
+from kongai.criteria import normalize
 from kongai.errors import (
     ClientGone,
     ConfigError,
@@ -45,7 +46,7 @@ from kongai.exchange import (
 from kongai.identity import entity_id, plugin_id
 from kongai.log import LogSink, serialize
 from kongai.plugin import Chain, Plugin
-from kongai.router import Match, Route, Router, Service, normalize
+from kongai.router import Match, Route, Router, Service
 from kongai.schema import Path, load
 
 if TYPE_CHECKING:
@@ -103,16 +104,16 @@ class Proxy:
     @classmethod
     def from_config(
         cls,
-        data: Mapping[str, Any],
+        data: config.Config | Mapping[str, Any],
         *,
         plugins: Sequence[Plugin] = (),
         sinks: Sequence[LogSink] = (),
         **options: Any,
     ) -> Proxy:
-        """Make a gateway from a declarative configuration given as a mapping.
+        """Make a gateway from a declarative configuration.
 
         Args:
-            data: what a Kong file says, as Python data.
+            data: what a Kong file says, as Python data; or what `kongai.config` loaded.
             plugins: more plugins, for every route.
             sinks: take every record.
             options: `transport` and `fallback`, as for the class.
@@ -120,7 +121,17 @@ class Proxy:
         Raises:
             ConfigError: with every problem found.
         """
-        return cls.of(config.load_mapping(data), plugins, sinks, **options)
+        found = data if isinstance(data, config.Config) else config.load_mapping(data)
+        # A file without any route matches nothing, as in Kong.
+        nothing = () if found.services else (_MATCHES_NOTHING,)
+        return cls(
+            found.services,
+            found.routes or nothing,
+            found.plugins,
+            sinks,
+            extra_plugins=plugins,
+            **options,
+        )
 
     @classmethod
     def from_file(
@@ -141,31 +152,8 @@ class Proxy:
             ConfigError: with every problem found, each with its line.
             OSError: the file can't be read.
         """
-        return cls.of(config.load_file(path), plugins, sinks, **options)
-
-    @classmethod
-    def of(
-        cls,
-        found: config.Config,
-        plugins: Sequence[Plugin] = (),
-        sinks: Sequence[LogSink] = (),
-        **options: Any,
-    ) -> Proxy:
-        """Make a gateway from a configuration that was loaded.
-
-        Args:
-            found: what `kongai.config` gave.
-            plugins, sinks, options: as for `from_config`.
-        """
-        # A file without any route matches nothing, as in Kong.
-        nothing = () if found.services else (_MATCHES_NOTHING,)
-        return cls(
-            found.services,
-            found.routes or nothing,
-            found.plugins,
-            sinks,
-            extra_plugins=plugins,
-            **options,
+        return cls.from_config(
+            config.load_file(path), plugins=plugins, sinks=sinks, **options
         )
 
     @property
@@ -192,8 +180,9 @@ class Proxy:
     ) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
         exchange = self._begin(Request(environ))
-        if exchange.match is None and self._fallback is not None:
-            return self._fallback(environ, start_response)
+        fallback = self._fallback_for(exchange)
+        if fallback is not None:
+            return fallback(environ, start_response)
         body = self._run(exchange)
         response = cast("Response", exchange.response)
         try:
@@ -220,8 +209,9 @@ class Proxy:
         # flask.request is a stand-in that is gone by the time the body streams.
         current = getattr(request, "_get_current_object", None)
         exchange = self._begin(current() if current else request)
-        if exchange.match is None and self._fallback is not None:
-            return Response.from_app(self._fallback, exchange.request.environ)
+        fallback = self._fallback_for(exchange)
+        if fallback is not None:
+            return Response.from_app(fallback, exchange.request.environ)
         body = self._run(exchange)
         response = cast("Response", exchange.response)
         response.response = body
@@ -239,12 +229,16 @@ class Proxy:
         try:
             for rewrite in self._unmatched.rewrite:
                 rewrite(exchange)
-        except Exception as error:
+        except BaseException as error:
+            # It is raised again where there is a chain to record it.
             exchange.error = error
         exchange.match = self._router.match(
             request.method, exchange.host, exchange.path, exchange.headers
         )
         return exchange
+
+    def _fallback_for(self, exchange: Exchange) -> WSGIApplication | None:
+        return None if exchange.match or exchange.error else self._fallback
 
     def _run(self, exchange: Exchange) -> Body:
         """Take an exchange from its route to the head of its answer."""
@@ -325,8 +319,10 @@ class Proxy:
                 request = plan.send(attempt)
             except StopIteration:
                 break
-            if attempt.response is not None:
-                attempt.response.close()
+            except BaseException:
+                _let_go(attempt)
+                raise
+            _let_go(attempt)
         if attempt.error is not None:
             raise attempt.error
         assert attempt.response is not None
@@ -391,6 +387,11 @@ def _default_transport() -> Transport:
     from kongai.transport import RequestsTransport
 
     return RequestsTransport()
+
+
+def _let_go(attempt: Attempt) -> None:
+    if attempt.response is not None:
+        attempt.response.close()
 
 
 def _guarded(step: Callable[[Exchange], None], exchange: Exchange) -> None:

@@ -23,7 +23,7 @@ _HARMLESS = frozenset({"idempotency-key", "x-cache-key"})
 # before a quote or a backslash.
 _VALUE = re.compile(
     r"(?:\b|(?<=\\[bfnrt]))"
-    r'(?:(?:bearer|basic)\s+[^\s"\\]+|sk-[\w-]{8,}|AIza[\w-]{10,})',
+    r'(?:(?:bearer|basic)(?:\s|\+|%20)+[^\s"\\]+|sk-[\w-]{8,}|AIza[\w-]{10,})',
     re.IGNORECASE,
 )
 

@@ -1,22 +1,26 @@
 """Services, routes, and which route a request matches: Kong's rules, pure.
 
 The order of routes is Kong's `traditional` router's (kong.router.traditional): a route
-that uses more kinds of criteria wins; then plain hosts before wildcards; then more
-header names; then a regex path before any prefix, by `regex_priority`; then the longer
-prefix; then the older route. A route with several paths counts as one route per path.
+that uses more kinds of criteria wins, and of as many kinds the one with hosts, then
+with headers, paths, methods; then plain hosts before wildcards; then more header names;
+then a regex path before any prefix, by `regex_priority`; then the longer prefix; then
+the older route. A route with several paths counts as one route per path.
 
 A prefix matches as text, not by segment: ``/anything`` matches ``/anythingelse``.
+Paths are compared in one spelling, that of `criteria.normalize`; a regex sees it too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+
+from kongai import criteria
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
@@ -45,6 +49,7 @@ RoutePath = Annotated[
 ]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+_NOT_HERE = "not available in this version of kongai"
 
 
 class _URL(msgspec.Struct, frozen=True):
@@ -68,6 +73,10 @@ class Service(_URL, frozen=True, kw_only=True):
     Raises:
         ValueError: the `url` is not one.
     """
+
+    NOT_HERE: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("ca_certificates", "client_certificate", "tls_verify_depth"), _NOT_HERE
+    )
 
     name: Name | None = None
     protocol: Literal["http", "https"] = "http"
@@ -94,6 +103,13 @@ class Service(_URL, frozen=True, kw_only=True):
             for field, value in url_parts(self.url).items():
                 msgspec.structs.force_setattr(self, field, value)
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the service: a field's path and Kong's text."""
+        for text in criteria.service_host(self.host) if self.host else ():
+            yield "host", text
+        for text in criteria.service_path(self.path) if self.path else ():
+            yield "path", text
+
 
 def url_parts(url: str) -> dict[str, Any]:
     """Expand Kong's `url` shorthand.
@@ -101,13 +117,18 @@ def url_parts(url: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no scheme or host, or the scheme is not http(s).
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        # The reason would quote the URL.
+        parts, port = urlsplit(""), None
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise ValueError("expected an http or https URL with a host")
     return {
         "protocol": parts.scheme,
         "host": parts.hostname,
-        "port": parts.port or DEFAULT_PORTS[parts.scheme],
+        "port": port or DEFAULT_PORTS[parts.scheme],
         "path": parts.path or None,
     }
 
@@ -122,6 +143,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         strip_path: whether the matched prefix is left out of the upstream's path.
         plugins: plugins for this route alone.
     """
+
+    NOT_HERE: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("destinations", "snis", "sources"), _NOT_HERE
+    )
 
     name: Name | None = None
     protocols: Sequence[Literal["http", "https"]] = ("http", "https")
@@ -152,11 +177,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
                 + (", 'snis'" if protocol == "https" else "")
                 + f" when 'protocols' is '{protocol}'",
             )
-        for path in self.paths or ():
-            try:
-                re.compile(path[1:] if path.startswith("~") else "")
-            except re.error as error:
-                yield "paths", f"invalid regex: '{path[1:]}' ({error})"
+        for index, path in enumerate(self.paths or ()):
+            for text in criteria.route_path(path):
+                yield f"paths.{index}", text
+        for index, host in enumerate(self.hosts or ()):
+            for text in criteria.route_host(host):
+                yield f"hosts.{index}", text
+        for name, values in (self.headers or {}).items():
+            for text in criteria.route_header(name, values):
+                yield "headers", text
 
 
 class Match(NamedTuple):
@@ -210,7 +239,7 @@ class Router:
         Args:
             method: in upper case, as HTTP has it.
             host: the Host header, with its port if the client sent one.
-            path: normalised, without the query (`normalize`).
+            path: normalised, without the query (`criteria.normalize`).
             headers: the request's headers; names in any case.
         """
         for candidate in self._candidates:
@@ -229,9 +258,9 @@ class Router:
 def _candidate(route: Route, service: Service | None, path: str | None) -> _Candidate:
     prefix = pattern = None
     if path is not None and path.startswith("~"):
-        pattern = re.compile(path[1:])
-    else:
-        prefix = path
+        pattern = criteria.regex(path[1:])
+    elif path is not None:
+        prefix = criteria.normalize_prefix(path)
     return _Candidate(
         route,
         service,
@@ -240,7 +269,11 @@ def _candidate(route: Route, service: Service | None, path: str | None) -> _Cand
         frozenset(route.methods or ()),
         _hosts_pattern(route.hosts) if route.hosts else None,
         tuple(
-            (name, frozenset(value.lower() for value in values), _header_regex(values))
+            (
+                name.lower(),
+                frozenset(value.lower() for value in values),
+                _header_regex(values),
+            )
             for name, values in (route.headers or {}).items()
         ),
     )
@@ -265,17 +298,15 @@ def _hosts_pattern(hosts: Iterable[str]) -> re.Pattern[str]:
     """One pattern for all hosts; a host without a port matches any port."""
     patterns = []
     for host in hosts:
-        name, colon, port = host.lower().partition(":")
-        pattern = re.escape(name).replace(r"\*", ".+")
-        patterns.append(pattern + (f":{port}" if colon else r"(?::\d+)?"))
+        name, port = criteria.split_port(host.lower())
+        pattern = re.escape(name).replace(r"\*", "[^:]+")
+        patterns.append(pattern + (f":{port}" if port else r"(?::\d+)?"))
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
 
 
 def _header_regex(values: Sequence[str]) -> re.Pattern[str] | None:
-    """A single value that starts with ``~*`` is a regex over the lower-cased value."""
-    if len(values) == 1 and values[0].startswith("~*"):
-        return re.compile(values[0][2:])
-    return None
+    """A header's regex, over its lower-cased value, if it has one."""
+    return criteria.regex(values[0][2:]) if criteria.is_regex_value(values) else None
 
 
 def _headers_match(
@@ -283,11 +314,8 @@ def _headers_match(
     headers: Headers | Mapping[str, str],
 ) -> bool:
     for name, values, pattern in wanted:
-        value = headers.get(name)
-        if value is None:
-            return False
-        value = value.lower()
-        if not (pattern.search(value) if pattern else value in values):
+        found = [v.lower() for n, v in headers.items() if n.lower() == name]
+        if not any(pattern.search(v) if pattern else v in values for v in found):
             return False
     return True
 
@@ -307,34 +335,6 @@ def _path_match(candidate: _Candidate, path: str) -> Match | None:
     return Match(
         candidate.route, candidate.service, prefix, path[len(prefix) :], captures
     )
-
-
-_UNRESERVED = re.compile(
-    r"%(?:4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae]|3[0-9]|2[de])", re.I
-)
-_ENCODED = re.compile(r"%[0-9a-f]{2}", re.I)
-
-
-def normalize(path: str) -> str:
-    """The path that routes are compared with (RFC 3986, section 6.2.2).
-
-    Unreserved characters are decoded, other escapes put in upper case, dot segments
-    resolved and runs of slashes made one.
-    """
-    if "%" in path:
-        path = _UNRESERVED.sub(lambda found: chr(int(found.group()[1:], 16)), path)
-        path = _ENCODED.sub(lambda found: found.group().upper(), path)
-    if "//" not in path and "/." not in path:
-        return path
-    segments: list[str] = []
-    parts = path.split("/")[1:]
-    for part in parts:
-        if part == "..":
-            del segments[-1:]
-        elif part not in ("", "."):
-            segments.append(part)
-    trailing = "/" if segments and parts[-1] in ("", ".", "..") else ""
-    return "/" + "/".join(segments) + trailing
 
 
 def upstream_path(match: Match, path: str) -> str:

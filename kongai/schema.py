@@ -3,6 +3,9 @@
 The types are msgspec's: a `Struct` for a record, `Annotated` with `Meta` for bounds,
 `Literal` for an enumeration. msgspec itself stops at the first mistake; here the walk
 goes on, so that a file is mended in one round.
+
+The fields that a struct names in `REFERENCEABLE` may hold a vault reference instead of
+a value. It is resolved here, and what it leads to is not checked.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from kongai.errors import ConfigError, Problem
+from kongai.references import is_reference, resolve
 from kongai.registry import nearest
 
 Path = tuple[str | int, ...]
@@ -22,6 +26,7 @@ Report = Callable[[Path, str], None]
 T = TypeVar("T", bound=msgspec.Struct)
 
 _INVALID: Any = object()
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EXPECTED: dict[type, str] = {
     inspect.StrType: "string",
     inspect.IntType: "integer",
@@ -36,7 +41,7 @@ def path_text(path: Path) -> str:
     """A path for people: ``services[0].plugins[1].config``, entries from 0."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        text += f"[{part}]" if isinstance(part, int) else f".{part or repr('')}"
     return text.removeprefix(".")
 
 
@@ -104,10 +109,11 @@ def _struct(
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     fields = {f.name: f for f in info.fields if f.name not in elsewhere}
+    referenceable: Collection[str] = getattr(kind, "REFERENCEABLE", ())
     values: dict[str, Any] = {}
     valid = True
     for name in data:
-        if name not in fields:
+        if name not in fields and not _is_unused(name, data[name], kind):
             valid = False
             report((*path, str(name)), _unknown(str(name), fields, kind))
     for name, field in fields.items():
@@ -116,6 +122,9 @@ def _struct(
             if field.required:
                 valid = False
                 report((*path, name), "required field missing")
+            continue
+        if name in referenceable and is_reference(given):
+            values[name] = resolve(given)
             continue
         values[name] = _value(field.type, given, (*path, name), report)
         valid = valid and values[name] is not _INVALID
@@ -128,14 +137,25 @@ def _struct(
         return _INVALID
     for where, text in _own_problems(made):
         valid = False
-        report((*path, *where.split(".")) if where else path, text)
+        report((*path, *_parts(where)), text)
     return made if valid else _INVALID
+
+
+def _parts(where: str) -> Iterator[str | int]:
+    for part in where.split(".") if where else ():
+        yield int(part) if part.isdecimal() else part
 
 
 def _own_problems(made: Any) -> Iterator[tuple[str, str]]:
     problems = getattr(made, "problems", None)
     if problems is not None:
         yield from problems()
+
+
+def _is_unused(name: str, given: Any, kind: type) -> bool:
+    """Whether a field that only Kong has is given but not set, as dumps have it."""
+    unset = given is None or given is False or given == []
+    return unset and name in getattr(kind, "NOT_HERE", ())
 
 
 def _unknown(name: str, fields: Iterable[str], kind: type) -> str:
@@ -168,6 +188,8 @@ def _value(kind: inspect.Type, given: Any, path: Path, report: Report) -> Any:
     if text is not None:
         report(path, text)
         return _INVALID
+    if isinstance(kind, inspect.IntType):
+        return int(given)
     return float(given) if isinstance(kind, inspect.FloatType) else given
 
 
@@ -207,6 +229,8 @@ def _leaf_problem(kind: inspect.Type, given: Any, mismatch: str) -> str | None:
     if isinstance(kind, inspect.StrType):
         if not given:
             return "length must be at least 1"
+        if _SURROGATE.search(given):
+            return "expected valid UTF-8 text"
         if kind.pattern is not None and not re.search(kind.pattern, given):
             return mismatch
     if isinstance(kind, (inspect.IntType, inspect.FloatType)):
@@ -220,7 +244,9 @@ def _is(kind: inspect.Type, given: Any) -> bool:
     if isinstance(given, bool):
         return False
     if isinstance(kind, inspect.IntType):
-        return isinstance(given, int)
+        return isinstance(given, int) or (
+            isinstance(given, float) and given.is_integer()
+        )
     if isinstance(kind, inspect.FloatType):
         return isinstance(given, (int, float)) and given - given == 0
     return isinstance(given, str)

@@ -6,8 +6,10 @@ that was patched before anything else was imported (`bin/kongai-serve` does).
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -20,6 +22,9 @@ from kongai.errors import ClientGone, ServerStopping
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+_LOOK_SECONDS = 0.25
+_poll = monkey.get_original("select", "poll")
 
 GRACE_SECONDS = 30.0
 """How long a server that stops waits for answers that are under way."""
@@ -72,8 +77,12 @@ class Server(WSGIServer):  # type: ignore[misc]
                 gevent.sleep(0.01)
 
 
-def run(server: Server) -> None:
+def run(server: Server, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGTERM or SIGINT; a second one does not wait for running answers.
+
+    Args:
+        server: the server, started.
+        ready: called once signals are heeded, to tell the world that it may send them.
 
     Raises:
         RuntimeError: the process was not patched, so that one request would block all.
@@ -88,6 +97,7 @@ def run(server: Server) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stop)
+    ready()
     stopping.wait()
     draining = gevent.spawn(server.drain)
     gevent.wait([draining, hurrying], count=1)
@@ -146,17 +156,21 @@ class _ClientWatch:
     def __init__(self, sock: Any, greenlet: Any) -> None:
         self._sock = sock
         self._greenlet = greenlet
-        self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
+        loop = gevent.get_hub().loop
+        self._watcher = loop.io(sock.fileno(), 1)
+        self._timer = loop.timer(_LOOK_SECONDS, _LOOK_SECONDS)
 
     def start(self) -> None:
         self._watcher.start(self._readable)
 
     def stop(self) -> None:
         self._watcher.stop()
+        self._timer.stop()
 
     def close(self) -> None:
-        self._watcher.stop()
+        self.stop()
         self._watcher.close()
+        self._timer.close()
 
     def _readable(self) -> None:
         """Runs in the event loop, so only while the connection's greenlet waits."""
@@ -168,6 +182,17 @@ class _ClientWatch:
             return
         except OSError:
             data = b""
-        # Bytes are the next request, sent early; they can wait, and hide a later close.
-        if not data:
+        if data:
+            # The next request, sent early. It can wait, but keeps the socket readable,
+            # so from now on a look at the clock has to do.
+            self._timer.start(self._look)
+        else:
+            self._greenlet.throw(ClientGone())
+
+    def _look(self) -> None:
+        """Ask whether the client has closed its side behind the bytes not yet read."""
+        poll = _poll()
+        poll.register(self._sock.fileno(), select.POLLRDHUP)
+        if poll.poll(0):
+            self._timer.stop()
             self._greenlet.throw(ClientGone())

@@ -171,11 +171,13 @@ _MODEL = {
 
 def _question(asked: dict[str, Any]) -> str:
     """The last text that the user wrote; reminders that a client adds are none."""
+    asking = [m["content"] for m in asked["messages"] if m["role"] == "user"]
+    if not asking:
+        raise LookupError("nobody asks")
     texts = [
         part["text"]
-        for message in asked["messages"]
-        if message["role"] == "user"
-        for part in _parts(message["content"])
+        for content in asking
+        for part in _parts(content)
         if part.get("type") == "text" and not part["text"].startswith("<system-")
     ]
     return str(texts[-1]) if texts else "(no text)"
@@ -244,7 +246,10 @@ class LiveServer:
         )
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         """Where it is served, without a path."""
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # Looks every 10 ms whether to stop, instead of every 500.
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True
+        )
         self._thread.start()
 
     def __enter__(self) -> LiveServer:

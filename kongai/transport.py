@@ -11,7 +11,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import requests
@@ -25,6 +25,7 @@ from urllib3 import (
 )
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import SKIP_HEADER, Timeout
+from urllib3.util.response import assert_header_parsing
 
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
@@ -70,12 +71,19 @@ class RequestsTransport:
         Raises:
             UpstreamError: there is no usable answer.
         """
+        pool = self._pool(request)
+        target, url = request.target, "/"
+        if pool.proxy is not None and request.scheme == "http":
+            # A proxy of plain HTTP is given the whole URL (RFC 9112, section 3.2.2).
+            url = f"http://{_bracketed(request.host)}:{request.port}/"
+            target = url.removesuffix("/") + target
         try:
-            raw = self._pool(request).urlopen(
+            raw = pool.urlopen(
                 request.method,
-                request.target,
+                # Not the target: what urllib3 logs and raises must hold no secret.
+                url,
                 body=request.body,
-                headers=_Head(self._wire_target(request), request.headers),
+                headers=_Head(target, request.headers),
                 retries=False,
                 redirect=False,
                 assert_same_host=False,
@@ -106,27 +114,26 @@ class RequestsTransport:
         key = (request.scheme, request.host, request.port, request.verify)
         pool = self._pools.get(key)
         if pool is None:
-            host = f"[{request.host}]" if ":" in request.host else request.host
             prepared = requests.PreparedRequest()
+            host = _bracketed(request.host)
             prepared.url = f"{request.scheme}://{host}:{request.port}/"
             pool = self._pools[key] = self._adapter.get_connection_with_tls_context(
                 prepared, request.verify, proxies=self._proxies
             )
         return pool
 
-    def _wire_target(self, request: UpstreamRequest) -> str:
-        """A proxy of plain HTTP is given the whole URL (RFC 9112, section 3.2.2)."""
-        if request.scheme == "http" and "http" in self._proxies:
-            return f"http://{request.host}:{request.port}{request.target}"
-        return request.target
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 class _Head(HTTPHeaderDict):
     """A request's headers, which carry its exact target past urllib3's rewriting."""
 
-    def __init__(self, target: str, headers: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, target: str, headers: Sequence[tuple[str, str]]) -> None:
         super().__init__()
         self.target = target
+        self._given = headers
         for name, value in headers:
             self.add(name, value)
         for name in ("User-Agent", "Accept-Encoding"):
@@ -134,25 +141,72 @@ class _Head(HTTPHeaderDict):
                 self[name] = SKIP_HEADER
 
     def copy(self) -> _Head:
-        return _Head(self.target, self.items())
+        return _Head(self.target, self._given)
+
+    def items(self) -> Any:
+        """The headers in the order given, repeated ones too; then urllib3's own."""
+        given = {name.lower() for name, _ in self._given}
+        added = [pair for pair in super().items() if pair[0].lower() not in given]
+        return [*self._given, *added]
+
+
+class _Lines:
+    """The lines of a head; knows the last one, which has to be empty."""
+
+    def __init__(self, stream: Any) -> None:
+        self.last = b""
+        self.close = stream.close
+        self._read = stream.readline
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self._read(limit)
+        return self.last
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer that skips all interim ones.
+    """An answer that skips all interim ones, and whose head is whole.
 
     The standard library skips 100 only and takes a 103 for the answer; on a connection
-    that is used again, the next user would then get this user's answer.
+    that is used again, the next user would then get this user's answer. It also takes
+    a head that breaks off, or goes wrong, as if the rest of it were not there.
     """
 
+    fp: Any
+
     def begin(self) -> None:
+        stream, lines = self.fp, _Lines(self.fp)
+        self.fp = lines
+        try:
+            self._find_final_head(lines)
+        finally:
+            if self.fp is lines:
+                self.fp = stream
+
+    def _find_final_head(self, lines: _Lines) -> None:
         for _ in range(_MAX_INTERIM_ANSWERS):
             super().begin()
+            if lines.last not in (b"\r\n", b"\n"):
+                raise http.client.HTTPException("half a head")
+            assert_header_parsing(self.msg)
+            _check_framing(self.msg)
             if self.status >= 200:
                 return
             if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 break
             self.headers = self.msg = None  # type: ignore[assignment]
         raise http.client.HTTPException("no final answer")
+
+
+def _check_framing(head: http.client.HTTPMessage) -> None:
+    """A body whose end two readers might see in two places is refused, as by nginx."""
+    lengths = head.get_all("Content-Length", [])
+    codings = head.get_all("Transfer-Encoding", [])
+    if (
+        len(lengths) + len(codings) > 1
+        or not all(length.isascii() and length.isdigit() for length in lengths)
+        or not all(coding.lower() == "chunked" for coding in codings)
+    ):
+        raise http.client.HTTPException("ambiguous length")
 
 
 class _ExactConnection(HTTPConnection):
@@ -165,6 +219,10 @@ class _ExactConnection(HTTPConnection):
     ) -> None:
         target = headers.target if isinstance(headers, _Head) else url
         super().request(method, target, headers=headers, **options)
+
+    def _encode_request(self, request: str) -> bytes:
+        # Python's own takes ASCII only; a client's raw target may be any bytes.
+        return request.encode("latin-1")
 
 
 class _ExactTLSConnection(_ExactConnection, HTTPSConnection):

@@ -10,11 +10,12 @@ batches, files) reaches the same path of the provider, untouched and uncounted.
 
 from __future__ import annotations
 
+import string
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 
 from werkzeug.wrappers import Response
 
@@ -31,6 +32,8 @@ from kongai.plugins.ai_statistics import Statistics
 from kongai.router import DEFAULT_PORTS
 from kongai.schema import load
 
+# A client may name a model that a header can't; what it can't say is %-encoded.
+_PRINTABLE = string.punctuation + " "
 _NO_PROMPT = "request body doesn't contain valid prompts"
 _NO_MODEL = "model parameter not found in request, nor in gateway configuration"
 _NO_STREAMS = "response streaming is not enabled for this LLM"
@@ -122,7 +125,7 @@ class AIProxy(Plugin):
         if not isinstance(call, Call):
             return None
         upstream = self._upstream
-        headers = forwarding.request_headers(exchange, upstream.host)
+        headers = forwarding.request_headers(exchange, upstream.host_header)
         body = forwarding.framed_body(exchange, headers)
         request = UpstreamRequest(
             method=exchange.request.method,
@@ -145,9 +148,8 @@ class AIProxy(Plugin):
         ):
             return
         if call.chat and response.status_code == 200 and self.config.model_name_header:
-            response.headers["X-Kong-LLM-Model"] = (
-                f"{call.provider}/{call.request_model}"
-            )
+            model = quote(call.request_model or "", safe=_PRINTABLE)
+            response.headers["X-Kong-LLM-Model"] = f"{call.provider}/{model}"
 
     def body_filter(
         self, exchange: Exchange, chunks: Iterator[bytes]
@@ -254,10 +256,15 @@ class _Upstream:
         self.scheme = parts.scheme
         self.host = parts.hostname or ""
         self.port = parts.port or DEFAULT_PORTS[parts.scheme]
-        given = "" if parts.path == "/" else parts.path
+        # As Kong sends it: without the port, whatever that is.
+        self.host_header = forwarding.host_header(
+            self.scheme, self.host, DEFAULT_PORTS[self.scheme]
+        )
+        path = "/" + parts.path.lstrip("/")
+        given = "" if path == "/" else path
         self._chat_path = given or options.upstream_path or chat_path
         # An `upstream_url` names the chat endpoint; the other paths are its siblings.
-        self._base = given.removesuffix(chat_path).rstrip("/")
+        self._base = given.rstrip("/").removesuffix(chat_path).rstrip("/")
 
     def path(self, below_route: str, chat: bool) -> str:
         """The provider's path for a request's path below the route."""
@@ -274,7 +281,7 @@ def _below_route(exchange: Exchange) -> str:
 
 
 def _is(argument: str, name: str) -> bool:
-    return argument.partition("=")[0] == name
+    return unquote_plus(argument.partition("=")[0]) == name
 
 
 def _defaults(provider: str) -> dict[str, Any]:
@@ -322,9 +329,9 @@ def _read_along(
         call.answered = time.perf_counter()
         reader.end()
         call.response_model = reader.model
-    if reader.broken:
+    if decoder.broken:
         return
     if not decoder.complete:
         raise UpstreamTruncated
-    if call.streaming and not reader.finished:
+    if call.streaming and not (reader.finished or reader.broken):
         raise UpstreamTruncated(ended="no_terminal_event")

@@ -22,7 +22,7 @@ DEFAULT_MAX_BODY = 32 * 1024 * 1024
 def _one_of(*names: str) -> Meta:
     """An enumeration shorter than Kong's, which says so."""
     return Meta(
-        pattern=f"^(?:{'|'.join(names)})$",
+        pattern=rf"^(?:{'|'.join(names)})\Z",
         description=f"expected one of: {', '.join(names)} "
         "(Kong's others are not available in this version of kongai)",
     )
@@ -34,10 +34,6 @@ _RouteType = Annotated[str, _one_of("llm/v1/chat")]
 _Category = Annotated[str, _one_of("text/generation")]
 _NO_TEMPLATES = (
     "templates such as $(headers.x) are not available in this version of kongai"
-)
-_NO_VAULTS = (
-    "vault references are not available in this version of kongai; "
-    'use ${{ env "DECK_NAME" }}'
 )
 _NO_OPENAI = (
     "required: Kong's default, openai, is not available in this version of kongai"
@@ -193,9 +189,6 @@ class AIProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
             # The default is Kong's, and a default is not looked at like a given value.
             yield "llm_format", _NO_OPENAI
         auth = self.auth
-        for name in sorted(auth.REFERENCEABLE):
-            if (getattr(auth, name) or "").startswith("{vault://"):
-                yield f"auth.{name}", _NO_VAULTS
         if (auth.header_name is None) != (auth.header_value is None):
             yield "auth", _all_or_none("header_name", "header_value")
         params = (auth.param_name, auth.param_value, auth.param_location)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from typing import Any, NamedTuple
@@ -14,7 +14,9 @@ from .anthropic_api import Usage, message, message_events
 from .harness import Gateway, howto_config, wait_until
 from .upstream import Connection, FakeUpstream, Request
 
-KEY = "sk-ant-canary-7f3a90c1d2e4"
+PLAIN_KEY = "canary-7f3a90c1d2e4"
+"""A credential that only the name of its field gives away."""
+KEY = f"sk-ant-{PLAIN_KEY}"
 MODEL = "claude-haiku-4-5"
 USAGE = Usage(119, 29)
 TEXT = "Grüezi, 世界: «ok»"
@@ -59,20 +61,27 @@ class Line:
             connection.close()
 
     def record(self, of: Answer | str) -> dict[str, Any]:
-        """The one record of an answer, or of a request with this text in its URI."""
+        """The one record of an answer, or of the request with this id."""
+        return record_of(self.gateway, of)
 
-        def found() -> list[dict[str, Any]]:
-            return [r for r in self.gateway.records(0) if self._is(r, of)]
 
-        wait_until(found, "such record", 5)
-        [record] = found()
-        return record
+def record_of(gateway: Gateway, of: Answer | str) -> dict[str, Any]:
+    """The one record of an answer, or of the request with this id."""
+    request_id = of if isinstance(of, str) else of.value("x-kong-request-id")
+    return record_where(gateway, lambda request: bool(request["id"] == request_id))
 
-    def _is(self, record: dict[str, Any], of: Answer | str) -> bool:
-        if isinstance(of, str):
-            return of in record["request"]["uri"]
-        request_id: str = record["request"]["id"]
-        return request_id == of.value("x-kong-request-id")
+
+def record_where(
+    gateway: Gateway, is_it: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """The one record whose `request` is the one meant, once it has been written."""
+
+    def found() -> list[dict[str, Any]]:
+        return [record for record in gateway.records(0) if is_it(record["request"])]
+
+    wait_until(found, "such record", 5)
+    [record] = found()
+    return record
 
 
 def request_body(**fields: Any) -> bytes:
@@ -147,6 +156,9 @@ def line(module_line: Line) -> Iterator[Line]:
     upstream, gateway = module_line.upstream, module_line.gateway
     upstream.handler = whole
     upstream.requests.clear()
+    for connection in upstream.connections:
+        connection.stop()
+    upstream.connections.clear()
     complaints = gateway.stderr_text().splitlines()[1:]
     yield module_line
     assert upstream.errors == []
@@ -155,6 +167,6 @@ def line(module_line: Line) -> Iterator[Line]:
 
 
 def assert_no_secret(gateway: Gateway) -> None:
-    """Nothing that the gateway wrote holds the client's key."""
+    """Nothing that the gateway wrote holds a client's key."""
     files = [path for path in gateway.directory.rglob("*") if path.is_file()]
-    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+    assert [path for path in files if PLAIN_KEY.encode() in path.read_bytes()] == []

@@ -9,6 +9,7 @@ carries the answer's count so far, and the last one holds.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,6 +79,7 @@ class _Event(msgspec.Struct):
     usage: _Usage | None = None
 
 
+_EMPTY_ARRAY = re.compile(rb"\[\s*\]")
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
@@ -97,7 +99,7 @@ def read_request(body: bytes) -> RequestFacts:
     return RequestFacts(
         model=(request.model or None) if isinstance(request.model, str) else None,
         streaming=request.stream is True,
-        has_prompt=messages[:1] == b"[" and not messages[1:3].lstrip().startswith(b"]"),
+        has_prompt=messages[:1] == b"[" and not _EMPTY_ARRAY.fullmatch(messages),
     )
 
 
@@ -240,8 +242,8 @@ def _read_prompt(usage: Usage, given: _Usage) -> None:
         usage.cached_tokens = _total(given, "cache_read_input_tokens")
     if given.cache_creation_input_tokens is not None or given.iterations:
         writes = _cache_writes(given)
-        # A message_delta repeats the sum without saying for how long each part lives.
-        if sum(writes.values()) != usage.cache_creation_tokens:
+        # A message_delta may repeat the sum and not say for how long each part lives.
+        if "1h" in writes or sum(writes.values()) != usage.cache_creation_tokens:
             usage.cache_writes = writes
     if given.service_tier is not None:
         usage.service_tier = given.service_tier

@@ -1,0 +1,163 @@
+"""What a route asks of requests, and where a service is: how Kong has it written.
+
+Kong checks hosts, paths and header names one by one when it reads a configuration, and
+compares paths in one spelling. Each check here yields the texts of what is wrong.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from urllib.parse import quote, unquote
+
+_URI = "!#$%&'()*+,/:;=?@[]~"
+_NOT_URI = re.compile(rf"[^\w.\-{re.escape(_URI)}]", re.A)
+_SERVICE_PATH = re.compile(r"[\w.\-~!$&'()*+,;=:@/%]*", re.A)
+_UNRESERVED = re.compile(
+    r"%(?:4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae]|3[0-9]|2[de])", re.I
+)
+_ENCODED = re.compile(r"%[0-9a-f]{2}", re.I)
+_ENCODED_RESERVED = re.compile("%(?=2[1346-9ABCF5]|3[ABDF]|40|5[BD])")
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9a-f]{2}).{0,2}", re.I | re.S)
+
+_NAME_AND_PORT = re.compile(r"(\[[^]]*\]|[^:]*)(?::([0-9]+))?")
+_HOST = re.compile(r"[\w.-]+", re.A)
+_WILDCARD = re.compile(r"\*\.[^*]+|[^*]+\.\*")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_PCRE_GROUP = re.compile(r"(?<!\\)\(\?<(?![=!])")
+
+
+def normalize(path: str) -> str:
+    """The spelling in which paths are compared (RFC 3986, section 6.2.2).
+
+    Unreserved characters are decoded, other escapes put in upper case, what a URI can't
+    hold is escaped, dot segments are resolved and runs of slashes made one.
+
+    Args:
+        path: without the query; bytes read as Latin-1, which is how WSGI has it.
+    """
+    if _NOT_URI.search(path):
+        path = quote(path.encode("latin-1"), safe=_URI)
+    if "%" in path:
+        path = _UNRESERVED.sub(lambda found: chr(int(found.group()[1:], 16)), path)
+        path = _ENCODED.sub(lambda found: found.group().upper(), path)
+    if "//" not in path and "/." not in path:
+        return path
+    segments: list[str] = []
+    parts = path.split("/")[1:]
+    for part in parts:
+        if part == "..":
+            del segments[-1:]
+        elif part not in ("", "."):
+            segments.append(part)
+    trailing = "/" if segments and parts[-1] in ("", ".", "..") else ""
+    return "/" + "/".join(segments) + trailing
+
+
+def normalize_prefix(prefix: str) -> str:
+    """The spelling in which a prefix is compared with paths."""
+    return normalize(prefix.encode().decode("latin-1"))
+
+
+def regex(pattern: str) -> re.Pattern[str]:
+    """Compile a regex that names its groups as PCRE does, ``(?<name>...)``."""
+    return re.compile(_PCRE_GROUP.sub("(?P<", pattern))
+
+
+def split_port(host: str) -> tuple[str, str | None]:
+    """A host's name, with the brackets of an IPv6 address, and its port if any."""
+    found = _NAME_AND_PORT.fullmatch(host)
+    return (host, None) if found is None else (found.group(1), found.group(2))
+
+
+def is_regex_value(values: Sequence[str]) -> bool:
+    """Whether a header is matched by a regex: its only value starts with ``~*``."""
+    return len(values) == 1 and values[0].startswith("~*")
+
+
+def route_path(path: str) -> Iterator[str]:
+    """Check a route's path: a prefix, or a regex after ``~``."""
+    if "//" in path:
+        yield "must not have empty segments"
+    elif path.startswith("~"):
+        yield from _pattern(path[1:])
+    elif broken := _BROKEN_ESCAPE.search(path):
+        yield f"invalid url-encoded value: '{broken.group()}'"
+    elif path != (normal := _as_kong_writes_it(path)):
+        yield f"non-normalized path, consider use '{normal}' instead"
+
+
+def route_host(host: str) -> Iterator[str]:
+    """Check a route's host: a name or a wildcard, with a port if need be."""
+    name, port = split_port(host)
+    if port is not None and (len(port) > 5 or int(port) > 65535):
+        yield "invalid port number"
+    elif "*" in name and not _WILDCARD.fullmatch(name):
+        yield "invalid wildcard: must be placed at leftmost or rightmost label"
+    elif not _is_host(name.replace("*", "x")):
+        yield f"invalid hostname: {host}"
+
+
+def route_header(name: str, values: Sequence[str]) -> Iterator[str]:
+    """Check a header that a route asks for."""
+    if name.lower() == "host":
+        yield (
+            "cannot contain 'host' header, which must be specified in the 'hosts' "
+            "attribute"
+        )
+    elif not _HEADER_NAME.fullmatch(name):
+        yield (
+            f"bad header name '{name}', allowed characters are A-Z, a-z, 0-9, '_', "
+            "and '-'"
+        )
+    if is_regex_value(values):
+        yield from _pattern(values[0][2:])
+
+
+def service_host(host: str) -> Iterator[str]:
+    """Check a service's host: a name or an address."""
+    name, port = split_port(host)
+    if port is not None and _is_host(name):
+        yield "must not have a port"
+    elif not _is_host(host) or host.startswith("["):
+        yield f"invalid value: {host}"
+
+
+def service_path(path: str) -> Iterator[str]:
+    """Check a service's path, which goes upstream as it is."""
+    if "//" in path:
+        yield "must not have empty segments"
+    elif broken := _BROKEN_ESCAPE.search(path):
+        yield f"invalid url-encoded value: '{broken.group()}'"
+    elif not _SERVICE_PATH.fullmatch(path):
+        yield (
+            f"invalid path: '{path}' (characters outside of the reserved list of "
+            "RFC 3986 found)"
+        )
+
+
+def _is_host(name: str) -> bool:
+    if ":" in name or name.replace(".", "").isdecimal():
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True
+    return _HOST.fullmatch(name) is not None
+
+
+def _as_kong_writes_it(path: str) -> str:
+    """A prefix as it has to stand in a file: only reserved characters are escaped."""
+    return unquote(_ENCODED_RESERVED.sub("%25", normalize_prefix(path)))
+
+
+def _pattern(pattern: str) -> Iterator[str]:
+    try:
+        with warnings.catch_warnings():
+            # Python warns of what it reads in another way than PCRE.
+            warnings.simplefilter("error")
+            regex(pattern)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
+        yield f"invalid regex: '{pattern}' ({error})"

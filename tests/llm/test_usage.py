@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from kongai.llm.usage import Usage, estimate_tokens
+
+
+@pytest.mark.parametrize(
+    ("characters", "tokens"),
+    [(0, 0), (1, 1), (3, 1), (4, 1), (5, 2), (8, 2), (25, 7), (4_000_001, 1_000_001)],
+)
+def test_four_characters_are_about_a_token(characters: int, tokens: int) -> None:
+    assert estimate_tokens(characters) == tokens
+
+
+def test_nothing_was_used() -> None:
+    usage = Usage()
+    assert usage.total_tokens == usage.uncached_tokens == 0
+    assert usage.prompt_details() == usage.completion_details() == {}
+    assert not usage.estimated
+
+
+def test_the_parts_of_a_prompt() -> None:
+    """Kong 3.15 counts everything the model read, cached or not."""
+    usage = Usage(1110, 7, cached_tokens=1000, cache_writes={"5m": 60, "1h": 40})
+    assert usage.total_tokens == 1117
+    assert usage.cache_creation_tokens == 100
+    assert usage.uncached_tokens == 10
+    assert usage.prompt_details() == {
+        "cached_tokens": 1000,
+        "cache_creation_tokens": 100,
+    }
+
+
+@pytest.mark.parametrize(
+    ("usage", "of_prompt", "of_completion"),
+    [
+        (Usage(9, 9), {}, {}),
+        (Usage(9, 9, cached_tokens=4), {"cached_tokens": 4}, {}),
+        (Usage(9, cache_writes={"1h": 4}), {"cache_creation_tokens": 4}, {}),
+        (Usage(9, cache_writes={"5m": 0, "1h": 0}), {}, {}),
+        (Usage(9, 9, reasoning_tokens=5), {}, {"reasoning_tokens": 5}),
+    ],
+)
+def test_details_say_what_is_not_zero(
+    usage: Usage, of_prompt: dict[str, int], of_completion: dict[str, int]
+) -> None:
+    assert usage.prompt_details() == of_prompt
+    assert usage.completion_details() == of_completion
+
+
+def test_two_answers_share_no_counts() -> None:
+    Usage().cache_writes["5m"] = 1
+    assert Usage().cache_writes == {}

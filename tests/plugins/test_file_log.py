@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.test import Client
+
+from kongai import FileLog, Plugin, Proxy, RequestRejected
+from kongai.config import load_mapping
+from kongai.errors import ConfigError
+from kongai.exchange import Exchange, UpstreamRequest
+from kongai.plugins.file_log import FileLogConfig
+from kongai.router import Route, Service
+from kongai.testing import MockTransport, answer
+
+Upstream = Callable[[UpstreamRequest], answer]
+
+
+def gateway(plugin: Plugin, *others: Plugin, upstream: Upstream | None = None) -> Proxy:
+    return Proxy(
+        services=[Service(host="up.test", routes=[Route(paths=["/a"])])],
+        plugins=[plugin, *others],
+        transport=MockTransport(upstream or (lambda _: answer(b"{}"))),
+    )
+
+
+def ask(proxy: Proxy, target: str = "/a") -> int:
+    with Client(proxy).get(target) as response:
+        assert response.get_data()
+        return response.status_code
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The records in a file; each is a line, and each line is one."""
+    text = path.read_bytes()
+    assert text.endswith(b"\n")
+    return [json.loads(line) for line in text.split(b"\n")[:-1]]
+
+
+def asked(path: Path) -> list[str]:
+    return [record["request"]["uri"] for record in records(path)]
+
+
+def problems(config: dict[str, Any]) -> list[str]:
+    """What a file with this configuration of the plugin is told."""
+    plugins = [{"name": "file-log", "config": config}]
+    try:
+        load_mapping({"_format_version": "3.0", "plugins": plugins})
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/ovo*", "/ovo`", "test&thing", "test%thing", "test\\thing", " /ovo"),
+        *("/ovo  ", "/ovo\n", "\t/ovo", "*ovo", "a", "&", "/a*b", "/tmp/`id`"),
+    ],
+)
+def test_fact_40_paths_that_are_refused(path: str) -> None:
+    assert problems({"path": path}) == ["plugins[0].config.path: not a valid filename"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/o vo.loga", "/tmp/claude.json", "ab", "abc", "../x", "~/.x", "/a\nb"),
+        *("/dev/stdout", "/tmp/größe.json", "/a/b-c_d.e+f=g,h:i;j(k)[l]{m}'n\"o"),
+    ],
+)
+def test_fact_40_paths_that_are_accepted(path: str) -> None:
+    assert problems({"path": path}) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, "path: required field missing"),
+        ({"path": None}, "path: required field missing"),
+        ({"path": ""}, "path: length must be at least 1"),
+        ({"path": 5}, "path: expected a string"),
+        ({"path": ["/a"]}, "path: expected a string"),
+        ({"path": "/ab", "reopen": "yes"}, "reopen: expected a boolean"),
+        ({"path": "/ab", "open": 1}, "open: unknown field; did you mean 'reopen'?"),
+        (
+            {"path": "/ab", "custom_fields_by_lua": {"a": "return 1"}},
+            "custom_fields_by_lua: kongai runs no Lua; add fields in the log phase",
+        ),
+    ],
+)
+def test_fact_40_other_refusals(config: dict[str, Any], expected: str) -> None:
+    (problem,) = problems(config)
+    assert problem.startswith(f"plugins[0].config.{expected}")
+
+
+def test_the_ways_to_make_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "log.json")
+    wanted = FileLogConfig(path=path, reopen=True)
+    assert FileLog(path, reopen=True).config == wanted
+    assert FileLog(tmp_path / "log.json", reopen=True).config == wanted
+    assert FileLog(wanted).config == wanted
+    assert FileLog(path).config.reopen is False
+
+
+def test_every_exchange_is_a_line(tmp_path: Path) -> None:
+    """What was refused is logged too, and what matches no route."""
+    path = tmp_path / "log.json"
+    proxy = gateway(FileLog(path), Refusing())
+    assert [ask(proxy, target) for target in ("/a?n=1", "/a?no", "/b")] == [
+        200,
+        400,
+        404,
+    ]
+    assert asked(path) == ["/a?n=1", "/a?no", "/b"]
+    assert [record["response"]["status"] for record in records(path)] == [200, 400, 404]
+    assert "route" not in records(path)[2]
+
+
+class Refusing(Plugin):
+    """Refuses what has `?no` for its query."""
+
+    name = "refusing"
+
+    def access(self, exchange: Exchange) -> None:
+        if exchange.query == "no":
+            raise RequestRejected("no")
+
+
+def test_a_line_stays_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    proxy = gateway(
+        FileLog(path), Noting("a\nb\r\u2028\u0085\x00\ud83d🙂", float("nan"))
+    )
+    ask(proxy)
+    text = path.read_bytes()
+    assert text.isascii()
+    assert text.count(b"\n") == 1
+    assert records(path)[0]["note"] == ["a\nb\r\u2028\u0085\x00\ud83d🙂", "nan"]
+
+
+class Noting(Plugin):
+    """Adds a field to the record."""
+
+    name = "noting"
+    priority = 10
+
+    def __init__(self, *note: Any) -> None:
+        self.note = note
+
+    def log(self, exchange: Exchange) -> None:
+        exchange.log.set("note", self.note)
+
+
+def test_lines_are_appended(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    path.write_text('{"request":{"uri":"/old"}}\n')
+    ask(gateway(FileLog(path)))
+    ask(gateway(FileLog(path)))
+    assert asked(path) == ["/old", "/a", "/a"]
+
+
+def test_the_file_is_made_with_kongs_mode(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    before = os.umask(0o022)
+    try:
+        ask(gateway(FileLog(path)))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_fact_41_a_missing_directory_hurts_no_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "missing" / "log.json"
+    proxy = gateway(FileLog(path))
+    assert ask(proxy, "/a?1") == 200
+    assert not path.parent.exists()
+    (logged,) = caplog.messages
+    assert logged.startswith("failed to open the file: No such file or directory")
+    # The next request tries again.
+    path.parent.mkdir()
+    assert ask(proxy, "/a?2") == 200
+    assert asked(path) == ["/a?2"]
+
+
+def test_fact_41_a_directory_is_no_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ask(gateway(FileLog(tmp_path))) == 200
+    (logged,) = caplog.messages
+    assert logged.startswith("failed to open the file: Is a directory")
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+def test_fact_41_a_deleted_file_is_made_again(tmp_path: Path, reopen: bool) -> None:
+    """Kong loses what it logs after a rotation, unless `reopen` is set."""
+    path = tmp_path / "log.json"
+    proxy = gateway(FileLog(path, reopen=reopen))
+    ask(proxy, "/a?1")
+    path.rename(tmp_path / "old.json")
+    ask(proxy, "/a?2")
+    path.unlink()
+    ask(proxy, "/a?3")
+    ask(proxy, "/a?4")
+    assert asked(tmp_path / "old.json") == ["/a?1"]
+    assert asked(path) == ["/a?3", "/a?4"]
+
+
+def test_fact_41_reopen_opens_for_each_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = os.open
+
+    def noting(path: str, *args: Any, **options: Any) -> int:
+        opened.append(os.path.basename(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", noting)
+    for name, reopen in (("once", False), ("each", True)):
+        proxy = gateway(FileLog(tmp_path / name, reopen=reopen))
+        for _ in range(3):
+            ask(proxy)
+        proxy.close()
+    assert opened == ["once", "each", "each", "each"]
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+def test_fact_41_parallel_requests_give_whole_lines(
+    tmp_path: Path, reopen: bool
+) -> None:
+    path = tmp_path / "log.json"
+    proxy = gateway(FileLog(path, reopen=reopen), Noting("x" * 50_000))
+    targets = [f"/a?{number}" for number in range(40)]
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(lambda target: ask(proxy, target), targets)) == [200] * 40
+    assert sorted(asked(path)) == sorted(targets)
+
+
+def test_two_gateways_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    proxies = [gateway(FileLog(path)), gateway(FileLog(path))]
+    for proxy in proxies * 2:
+        ask(proxy)
+    assert len(records(path)) == 4
+
+
+def test_a_closed_log_lets_go_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    proxy = gateway(FileLog(path))
+    ask(proxy)
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc") else None
+    proxy.close()
+    proxy.close()
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert len(records(path)) == 1

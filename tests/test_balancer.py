@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import pytest
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
+
+from kongai.balancer import IDEMPOTENT, retrying, to_service, with_service_policy
+from kongai.errors import NoServiceFound, UpstreamError, UpstreamTimeout
+from kongai.exchange import (
+    Attempt,
+    Exchange,
+    UpstreamRequest,
+    raw_target,
+    request_headers,
+)
+from kongai.router import Route, Router, Service
+from kongai.testing import answer
+
+Plan = Generator[UpstreamRequest, Attempt, None]
+
+SENT = UpstreamError(sent=True)
+UNSENT = UpstreamError(sent=False)
+LATE = UpstreamTimeout(sent=True)
+HOPELESS = UpstreamError(sent=False, hopeless=True)
+
+
+def request(
+    method: str = "GET", body: bytes | Iterable[bytes] | None = None
+) -> UpstreamRequest:
+    return UpstreamRequest(method, "http", "h", 80, "/", [], body)
+
+
+def tries(plan: Plan, outcomes: Iterable[UpstreamError | int]) -> int:
+    """How often a plan tries, when the tries end like this and the last goes on."""
+    asked = next(plan)
+    for count, outcome in enumerate(outcomes, 1):
+        if isinstance(outcome, UpstreamError):
+            attempt = Attempt(asked, error=outcome)
+        else:
+            attempt = Attempt(asked, response=answer(status=outcome))
+        try:
+            asked = plan.send(attempt)
+        except StopIteration:
+            return count
+    raise AssertionError("the plan wants to go on")
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "outcomes", "count"),
+    [
+        ("GET", None, [200], 1),
+        ("GET", None, [UNSENT] * 9, 6),
+        ("GET", None, [SENT] * 9, 6),
+        ("GET", None, [LATE] * 9, 6),
+        ("GET", None, [SENT, UNSENT, 200], 3),
+        ("GET", None, [500], 1),
+        ("GET", None, [SENT, 503], 2),
+        ("GET", None, [HOPELESS], 1),
+        ("PUT", b"x", [SENT] * 9, 6),
+        ("DELETE", None, [SENT] * 9, 6),
+        ("HEAD", None, [SENT] * 9, 6),
+        ("OPTIONS", None, [SENT] * 9, 6),
+        ("POST", b"x", [200], 1),
+        ("POST", b"x", [429], 1),
+        ("POST", b"x", [UNSENT] * 9, 6),
+        ("POST", b"x", [SENT], 1),
+        ("POST", b"x", [LATE], 1),
+        ("POST", b"x", [UNSENT, SENT], 2),
+        ("POST", b"x", [UNSENT, 200], 2),
+        ("POST", b"x", [HOPELESS], 1),
+        ("POST", None, [SENT], 1),
+        ("PATCH", b"x", [SENT], 1),
+        ("PATCH", b"x", [UNSENT, SENT], 2),
+        ("get", None, [SENT], 1),
+        ("MADE-UP", None, [SENT], 1),
+        ("PUT", "stream", [SENT], 1),
+        ("PUT", "stream", [UNSENT, UNSENT, SENT], 3),
+        ("POST", "stream", [UNSENT] * 9, 6),
+        ("GET", "stream", [SENT], 1),
+    ],
+)
+def test_what_is_tried_again(
+    method: str, body: Any, outcomes: list[UpstreamError | int], count: int
+) -> None:
+    sent = iter([b"x"]) if body == "stream" else body
+    assert tries(retrying(request(method, sent), 5), outcomes) == count
+
+
+@pytest.mark.parametrize("retries", [0, 1, 7])
+def test_the_first_try_is_none_of_the_retries(retries: int) -> None:
+    assert tries(retrying(request(), retries), [UNSENT] * 20) == retries + 1
+
+
+def test_it_is_the_same_request_each_time() -> None:
+    asked = request("POST", b"prompt")
+    plan = retrying(asked, 2)
+    assert next(plan) is asked
+    assert plan.send(Attempt(asked, error=UNSENT)) is asked
+
+
+def test_a_prompt_is_never_sent_twice() -> None:
+    """It would be billed twice."""
+    assert not {"POST", "PATCH", "CONNECT"} & IDEMPOTENT
+
+
+def matched(
+    service: Service | None,
+    route: Route | None = None,
+    *,
+    target: str = "/route/a?b=1",
+    **environ: Any,
+) -> Exchange:
+    path, _, query = target.partition("?")
+    made = EnvironBuilder(path=path, query_string=query, **environ).get_environ()
+    made["REQUEST_URI"] = target
+    incoming = Request(made)
+    exchange = Exchange(
+        incoming,
+        target=raw_target(made),
+        path=path,
+        headers=request_headers(incoming),
+    )
+    router = Router([(route or Route(paths=("/route",)), service)])
+    exchange.match = router.match(
+        incoming.method, exchange.host, path, exchange.headers
+    )
+    return exchange
+
+
+def test_a_route_leads_to_its_service() -> None:
+    service = Service("https://api.example:8443/base", retries=2)
+    exchange = matched(service, method="POST", data=b"hello", base_url="http://front")
+    exchange.read_body()
+    plan = to_service(exchange)
+    asked = next(plan)
+    assert (asked.method, asked.scheme, asked.host, asked.port, asked.target) == (
+        "POST",
+        "https",
+        "api.example",
+        8443,
+        "/base/a?b=1",
+    )
+    assert asked.body == b"hello"
+    assert asked.headers[0] == ("Host", "api.example:8443")
+    assert ("Content-Length", "5") in asked.headers
+    plan.close()
+    assert tries(to_service(exchange), [UNSENT] * 9) == 3
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        ("/route/a", "/a"),
+        ("/route/a?", "/a?"),
+        ("/route/a?b=%zz&c=1%202+3", "/a?b=%zz&c=1%202+3"),
+        ("/route/a?b?c", "/a?b?c"),
+    ],
+)
+def test_the_query_goes_upstream_as_it_came(target: str, wanted: str) -> None:
+    asked = next(to_service(matched(Service("http://h"), target=target)))
+    assert asked.target == wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "preserve", "sent", "host"),
+    [
+        ("http://h", False, "front.example:81", "h"),
+        ("http://h:81", False, "front.example", "h:81"),
+        ("https://h", False, "front.example", "h"),
+        ("http://h:443", False, "front.example", "h:443"),
+        ("http://[::1]:81", False, "front.example", "[::1]:81"),
+        ("http://h:81", True, "front.example", "front.example"),
+        ("http://h:81", True, "front.example:80", "front.example:80"),
+        ("http://h:81", True, "Front.example:8000", "Front.example:8000"),
+    ],
+)
+def test_the_host_header_is_the_services_or_the_clients(
+    url: str, preserve: bool, sent: str, host: str
+) -> None:
+    route = Route(paths=("/route",), preserve_host=preserve)
+    exchange = matched(Service(url), route, headers={"Host": sent})
+    assert next(to_service(exchange)).headers[0] == ("Host", host)
+
+
+def test_a_route_without_a_service_leads_nowhere() -> None:
+    for exchange in (matched(None), matched(Service()), matched(Service("http://h"))):
+        if exchange.service is not None and exchange.service.host is not None:
+            exchange.match = None
+        with pytest.raises(NoServiceFound, match="^no Service found"):
+            next(to_service(exchange))
+
+
+def test_a_service_sets_time_outs_retries_and_verification() -> None:
+    service = Service(
+        "https://h",
+        connect_timeout=1500,
+        read_timeout=2500,
+        retries=7,
+        tls_verify=False,
+    )
+    asked, retries = with_service_policy(request(), service)
+    assert (asked.connect_timeout, asked.read_timeout) == (1.5, 2.5)
+    assert (asked.verify, retries) == (False, 7)
+
+
+@pytest.mark.parametrize("service", [None, Service(), Service("https://h")])
+def test_without_settings_kongs_hold_and_certificates_are_verified(
+    service: Service | None,
+) -> None:
+    asked, retries = with_service_policy(request(), service)
+    assert (asked.connect_timeout, asked.read_timeout) == (60.0, 60.0)
+    assert (asked.verify, retries) == (True, 5)

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
+
+from kongai import Exchange, Route, Service
+from kongai.errors import ClientGone
+from kongai.exchange import (
+    BodyTooLarge,
+    LogFields,
+    UpstreamRequest,
+    raw_target,
+    request_headers,
+)
+from kongai.router import Match
+
+
+@pytest.mark.parametrize(
+    ("environ", "target"),
+    [
+        ({"REQUEST_URI": "/a/../b%2F?x=%2f"}, "/a/../b%2F?x=%2f"),
+        ({"RAW_URI": "/a%2Fb"}, "/a%2Fb"),
+        ({"REQUEST_URI": "/a", "RAW_URI": "/b"}, "/a"),
+        ({"REQUEST_URI": "/a?"}, "/a?"),
+        ({"REQUEST_URI": "http://b:1/x?y"}, "/x?y"),
+        ({"REQUEST_URI": "https://b"}, "/"),
+        ({"REQUEST_URI": "/x?y=http://b/z"}, "/x?y=http://b/z"),
+        ({"REQUEST_URI": "/ai/x?y", "SCRIPT_NAME": "/ai"}, "/x?y"),
+        ({"REQUEST_URI": "/ai", "SCRIPT_NAME": "/ai"}, "/"),
+        ({"REQUEST_URI": "/ai?y", "SCRIPT_NAME": "/ai"}, "/?y"),
+        ({"REQUEST_URI": "/a%20b/x", "SCRIPT_NAME": "/a b"}, "/x"),
+        # The client wrote the mount's name in another way: only the rest is sure.
+        (
+            {"REQUEST_URI": "/%61i/x%2Fy", "SCRIPT_NAME": "/ai", "PATH_INFO": "/x/y"},
+            "/x/y",
+        ),
+        (
+            {"REQUEST_URI": "/aigle/x", "SCRIPT_NAME": "/ai", "PATH_INFO": "/x"},
+            "/x",
+        ),
+        # Servers that keep nothing raw: PEP 3333's decoded path, encoded again.
+        ({"PATH_INFO": "/a b/caf\xc3\xa9"}, "/a%20b/caf%C3%A9"),
+        ({"PATH_INFO": "/a?b#c%"}, "/a%3Fb%23c%25"),
+        ({"PATH_INFO": "/a/b:c@d!$&'()*+,;=~-._"}, "/a/b:c@d!$&'()*+,;=~-._"),
+        ({"PATH_INFO": "/a", "QUERY_STRING": "x=%2f&y"}, "/a?x=%2f&y"),
+        ({"PATH_INFO": ""}, "/"),
+        ({}, "/"),
+    ],
+)
+def test_the_raw_target_below_the_mount(environ: dict[str, Any], target: str) -> None:
+    assert raw_target(environ) == target
+
+
+def made(environ: dict[str, Any] | None = None) -> Exchange:
+    """An exchange of a request with this environment; None takes a key away."""
+    builder = EnvironBuilder("/", method="POST", environ_overrides=environ)
+    found = builder.get_environ()
+    request = Request({name: v for name, v in found.items() if v is not None})
+    return Exchange(
+        request, target=raw_target(request.environ), headers=request_headers(request)
+    )
+
+
+class Trickle(io.RawIOBase):
+    """A body that comes in small pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            size, self._pieces = -1, [b"".join(self._pieces)]
+        if not self._pieces:
+            return b""
+        piece = self._pieces.pop(0)
+        if 0 <= size < len(piece):
+            self._pieces.insert(0, piece[size:])
+            piece = piece[:size]
+        return piece
+
+
+def streaming(*pieces: bytes, length: int | None = None) -> Exchange:
+    environ: dict[str, Any] = {"wsgi.input": Trickle(*pieces)}
+    if length is None:
+        environ |= {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": None}
+    else:
+        environ["CONTENT_LENGTH"] = str(length)
+    return made(environ=environ)
+
+
+BODY = (b"12", b"345", b"6789")
+
+
+@pytest.mark.parametrize("length", [None, 9], ids=["chunked", "length"])
+@pytest.mark.parametrize("limit", [None, 9, 10])
+def test_a_body_is_read_whole_and_once(length: int | None, limit: int | None) -> None:
+    exchange = streaming(*BODY, length=length)
+    assert exchange.read_body(limit) == b"123456789"
+    assert exchange.read_body() == exchange.body == b"123456789"
+    assert exchange.body_size == 9
+
+
+@pytest.mark.parametrize("length", [None, 9], ids=["chunked", "length"])
+@pytest.mark.parametrize("limit", [0, 1, 8])
+def test_a_body_over_the_limit_is_not_kept(length: int | None, limit: int) -> None:
+    exchange = streaming(*BODY, length=length)
+    with pytest.raises(BodyTooLarge) as caught:
+        exchange.read_body(limit)
+    assert caught.value.limit == limit
+    assert exchange.body is None
+    if length is not None:
+        # What was announced need not be read to be refused.
+        assert exchange.body_size == 0
+
+
+@pytest.mark.parametrize("length", [None, 9], ids=["chunked", "length"])
+def test_a_body_may_be_taken_as_it_comes(length: int | None) -> None:
+    exchange = streaming(*BODY, length=length)
+    seen = []
+    for piece in exchange.stream_body():
+        seen.append((piece, exchange.body_size))
+    assert seen == [(b"12", 2), (b"345", 5), (b"6789", 9)]
+    assert exchange.body is None
+
+
+def test_no_more_than_announced_is_read() -> None:
+    """What follows on the connection is another request."""
+    exchange = streaming(b"12345", b"GET /", length=5)
+    assert exchange.read_body() == b"12345"
+
+
+def test_less_than_announced_means_that_the_client_left() -> None:
+    exchange = streaming(b"123", length=5)
+    with pytest.raises(ClientGone):
+        exchange.read_body()
+
+
+class Broken(io.RawIOBase):
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise ConnectionResetError
+
+
+def test_an_input_that_breaks_means_that_the_client_left() -> None:
+    exchange = made(environ={"wsgi.input": Broken(), "CONTENT_LENGTH": "5"})
+    with pytest.raises(ClientGone):
+        exchange.read_body()
+
+
+def test_without_a_length_nothing_is_read_from_a_server_that_does_not_end_it() -> None:
+    """The raw input of some servers is the socket: reading on would never return."""
+    exchange = made(environ={"wsgi.input": Broken(), "CONTENT_LENGTH": None})
+    assert exchange.read_body() == b""
+
+
+def test_a_server_that_ends_the_input_needs_no_length() -> None:
+    environ = {
+        "wsgi.input": Trickle(b"123"),
+        "wsgi.input_terminated": True,
+        "CONTENT_LENGTH": None,
+    }
+    assert made(environ=environ).read_body() == b"123"
+
+
+@pytest.mark.parametrize("length", [None, 9], ids=["chunked", "length"])
+def test_what_an_application_has_read_before_is_found(length: int | None) -> None:
+    exchange = streaming(*BODY, length=length)
+    exchange.request.environ["wsgi.input_terminated"] = True
+    assert exchange.request.get_data() == b"123456789"
+    assert exchange.read_body(9) == b"123456789"
+    exchange = streaming(*BODY, length=length)
+    exchange.request.environ["wsgi.input_terminated"] = True
+    exchange.request.get_data()
+    with pytest.raises(BodyTooLarge):
+        exchange.read_body(8)
+
+
+@pytest.mark.parametrize(
+    ("target", "query"), [("/", None), ("/?", ""), ("/?a=?b", "a=?b"), ("/a?b", "b")]
+)
+def test_a_query_is_empty_or_none(target: str, query: str | None) -> None:
+    assert Exchange(made().request, target=target).query == query
+
+
+@pytest.mark.parametrize(
+    ("header", "host", "name"),
+    [
+        ("a.example", "a.example", "a.example"),
+        ("a.example:80", "a.example:80", "a.example"),
+        ("a.example:", "a.example:", "a.example"),
+        ("[::1]:8000", "[::1]:8000", "[::1]"),
+        ("[::1]", "[::1]", "[::1]"),
+        ("", "server.example", "server.example"),
+    ],
+)
+def test_the_host_with_and_without_its_port(header: str, host: str, name: str) -> None:
+    environ = {"HTTP_HOST": header, "SERVER_NAME": "server.example"}
+    exchange = made(environ=environ)
+    assert (exchange.host, exchange.host_name) == (host, name)
+
+
+def test_headers_are_as_the_server_kept_them() -> None:
+    raw = [("x-b", "1"), ("X-A", "2"), ("x-B", "3")]
+    request = made(environ={"kongai.headers": raw}).request
+    assert list(request_headers(request)) == raw
+    request = made(environ={"HTTP_X_A": "1"}).request
+    assert request_headers(request)["x-a"] == "1"
+
+
+def test_a_plugin_changes_its_own_copy_of_the_headers() -> None:
+    raw = [("Host", "a"), ("X-A", "1")]
+    exchange = made(environ={"kongai.headers": raw})
+    exchange.headers["X-A"] = "2"
+    assert request_headers(exchange.request)["X-A"] == "1"
+
+
+def test_route_and_service_are_those_that_matched() -> None:
+    exchange = made()
+    assert exchange.route is None
+    assert exchange.service is None
+    route, service = Route(paths=("/",)), Service("http://up.example")
+    exchange.match = Match(route, service, "/", "", {})
+    assert exchange.route is route
+    assert exchange.service is service
+
+
+def test_exchanges_do_not_share_anything() -> None:
+    one, two = made(), made()
+    assert one.id != two.id
+    assert len(one.id) == 32
+    for name in ("headers", "tries", "state", "log", "timings"):
+        assert getattr(one, name) is not getattr(two, name)
+    assert len({one, two}) == 2
+
+
+Steps = list[tuple[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([("team", "a")], {"team": "a"}),
+        ([("a.b.c", 1)], {"a": {"b": {"c": 1}}}),
+        ([("a.b", 1), ("a.c", 2)], {"a": {"b": 1, "c": 2}}),
+        ([("a", 1), ("a", 2)], {"a": 2}),
+        ([("a", 1), ("a.b", 2)], {"a": {"b": 2}}),
+        ([("a", {"x": 1}), ("a.b", 2)], {"a": {"x": 1, "b": 2}}),
+        ([("a.b", 1), ("a", 2)], {"a": 2}),
+        ([(r"escape\.dots", 789)], {"escape.dots": 789}),
+        ([(r"a\.b.c\.d", 1)], {"a.b": {"c.d": 1}}),
+        ([("nothing", None)], {}),
+        ([("a", 1), ("a", None)], {}),
+    ],
+)
+def test_fields_for_the_record(steps: Steps, expected: dict[str, Any]) -> None:
+    fields = LogFields()
+    for path, value in steps:
+        fields.set(path, value)
+    record: dict[str, Any] = {"there": {"x": 1}}
+    fields.apply(record)
+    assert record == {"there": {"x": 1}, **expected}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("there", None, {}),
+        ("there.x", None, {"there": {}}),
+        ("there.x", 2, {"there": {"x": 2}}),
+        ("there.y", False, {"there": {"x": 1, "y": False}}),
+        ("there.x.y", 2, {"there": {"x": {"y": 2}}}),
+    ],
+)
+def test_fields_that_were_there_before(
+    path: str, value: Any, expected: dict[str, Any]
+) -> None:
+    fields = LogFields()
+    fields.set(path, value)
+    record: dict[str, Any] = {"there": {"x": 1}}
+    fields.apply(record)
+    assert record == expected
+
+
+def test_each_record_gets_fields_of_its_own() -> None:
+    given = {"list": [{"a": 1}]}
+    fields = LogFields()
+    fields.set("x", given)
+    fields.set("x.more", 2)
+    records: list[dict[str, Any]] = [{}, {}]
+    for record in records:
+        fields.apply(record)
+    records[0]["x"]["list"][0]["a"] = 3
+    assert records[1] == {"x": {"list": [{"a": 1}], "more": 2}}
+    assert given == {"list": [{"a": 1}]}
+
+
+def test_a_plugins_notes_are_its_own() -> None:
+    exchange = made()
+    exchange.state[object()] = 1  # type: ignore[index]
+    assert len(exchange.state) == 1
+    assert made().state == {}
+
+
+def test_an_upstream_request_waits_as_long_as_kong() -> None:
+    request = UpstreamRequest("GET", "http", "a", 80, "/", [])
+    assert (request.connect_timeout, request.read_timeout) == (60.0, 60.0)
+    assert request.verify is True
+    assert request.body is None

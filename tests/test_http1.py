@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from kongai import http1
+from kongai.errors import GatewayError, RequestRejected
+from kongai.http1 import MAX_HEAD_SIZE, MAX_HEADERS, Refused, RequestParser
+from kongai.testing import chop
+
+
+class Seen(NamedTuple):
+    """A message as a server finds it once all bytes have come."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+    version: str = "1.1"
+    keep_alive: bool = True
+    complete: bool = True
+
+
+def parse(pieces: Iterable[bytes]) -> list[Seen]:
+    parser = RequestParser()
+    for piece in pieces:
+        parser.feed(piece)
+    return [
+        Seen(
+            message.method,
+            message.target,
+            message.headers,
+            b"".join(message.chunks),
+            message.version,
+            message.keep_alive,
+            message.complete,
+        )
+        for message in parser.messages
+    ]
+
+
+def refusal(pieces: Iterable[bytes]) -> Refused:
+    with pytest.raises(Refused) as caught:
+        parse(pieces)
+    return caught.value
+
+
+def request(
+    *lines: bytes, line: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: a"
+) -> bytes:
+    head = [line, *([] if host is None else [host]), *lines]
+    return b"\r\n".join(head) + b"\r\n\r\n"
+
+
+def chunked(body: bytes, *, line: bytes = b"POST / HTTP/1.1") -> bytes:
+    return request(b"Transfer-Encoding: chunked", line=line) + body
+
+
+def singly(data: bytes) -> list[bytes]:
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+HOST = ("Host", "a")
+GET = Seen("GET", "/", [HOST])
+CHUNKED = [HOST, ("Transfer-Encoding", "chunked")]
+
+REQUESTS = {
+    "bare": (request(), [GET]),
+    "target as it stands": (
+        request(line=b"GET /a/../b//%2f~[1]?x=%2f&y={}&& HTTP/1.1"),
+        [GET._replace(target="/a/../b//%2f~[1]?x=%2f&y={}&&")],
+    ),
+    "absolute form": (
+        request(line=b"GET http://b:1/x?y HTTP/1.1"),
+        [GET._replace(target="http://b:1/x?y")],
+    ),
+    "headers in order, case kept": (
+        request(b"X-B: 1", b"x-a:2", b"X-A: \t 3 \t", b"X-E:", b"x-b: 4"),
+        [
+            GET._replace(
+                headers=[
+                    HOST,
+                    *[("X-B", "1"), ("x-a", "2"), ("X-A", "3"), ("X-E", "")],
+                    ("x-b", "4"),
+                ]
+            )
+        ],
+    ),
+    "header in latin-1": (
+        request(b"X-N: caf\xe9"),
+        [GET._replace(headers=[HOST, ("X-N", "caf\xe9")])],
+    ),
+    "length": (
+        request(b"Content-Length: 5", line=b"POST /p HTTP/1.1") + b"he\0lo",
+        [Seen("POST", "/p", [HOST, ("Content-Length", "5")], b"he\0lo")],
+    ),
+    "length of nothing": (
+        request(b"Content-Length: 0", line=b"POST / HTTP/1.1"),
+        [Seen("POST", "/", [HOST, ("Content-Length", "0")])],
+    ),
+    "body that looks like a request": (
+        request(b"Content-Length: 27", line=b"POST / HTTP/1.1") + request(),
+        [Seen("POST", "/", [HOST, ("Content-Length", "27")], request())],
+    ),
+    "chunks": (
+        chunked(b"3\r\nabc\r\n00A\r\n0123456789\r\n0\r\n\r\n"),
+        [Seen("POST", "/", CHUNKED, b"abc0123456789")],
+    ),
+    "chunks with extensions": (
+        chunked(b'3;a=b;c="d"\r\nabc\r\n0;e\r\n\r\n'),
+        [Seen("POST", "/", CHUNKED, b"abc")],
+    ),
+    "trailers are no headers": (
+        chunked(b"3\r\nabc\r\n0\r\nX-Api-Key: k\r\nHost: b\r\n\r\n"),
+        [Seen("POST", "/", CHUNKED, b"abc")],
+    ),
+    "chunked in any case": (
+        request(b"Transfer-Encoding: Chunked", line=b"POST / HTTP/1.1") + b"0\r\n\r\n",
+        [Seen("POST", "/", [HOST, ("Transfer-Encoding", "Chunked")])],
+    ),
+    "body not there yet": (
+        request(b"Content-Length: 9", line=b"POST / HTTP/1.1") + b"abc",
+        [Seen("POST", "/", [HOST, ("Content-Length", "9")], b"abc", complete=False)],
+    ),
+    "head not there yet": (request()[:-1], []),
+    "pipelined": (
+        request()
+        + chunked(b"1\r\nx\r\n0\r\n\r\n", line=b"PUT /2 HTTP/1.1")
+        + request(b"Content-Length: 2", line=b"POST /3 HTTP/1.1")
+        + b"ab"
+        + request(line=b"HEAD /4 HTTP/1.1"),
+        [
+            GET,
+            Seen("PUT", "/2", CHUNKED, b"x"),
+            Seen("POST", "/3", [HOST, ("Content-Length", "2")], b"ab"),
+            Seen("HEAD", "/4", [HOST]),
+        ],
+    ),
+    "empty lines before": (b"\r\n\r\n" + request(), [GET]),
+    "close": (
+        request(b"Connection: close"),
+        [GET._replace(headers=[HOST, ("Connection", "close")], keep_alive=False)],
+    ),
+    "1.0": (
+        request(line=b"GET / HTTP/1.0", host=None),
+        [GET._replace(headers=[], version="1.0", keep_alive=False)],
+    ),
+    "1.0 kept alive": (
+        request(b"Connection: keep-alive", line=b"GET / HTTP/1.0", host=None),
+        [GET._replace(headers=[("Connection", "keep-alive")], version="1.0")],
+    ),
+}
+
+# llhttp leaves HTTP after such a request; nobody here speaks anything else.
+OFFER = [b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"]
+UPGRADE = [("Connection", "Upgrade, HTTP2-Settings")]
+REQUESTS["an offer to upgrade is not taken"] = (
+    request(*OFFER) + request(),
+    [GET._replace(headers=[HOST, *UPGRADE]), GET],
+)
+REQUESTS["an offer to upgrade, with a body"] = (
+    request(*OFFER, b"Content-Length: 3", line=b"POST / HTTP/1.1") + b"abc" + request(),
+    [Seen("POST", "/", [HOST, *UPGRADE, ("Content-Length", "3")], b"abc"), GET],
+)
+REQUESTS["an offer to upgrade, chunked"] = (
+    request(*OFFER, b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.1")
+    + b"3\r\nabc\r\n0\r\n\r\n",
+    [Seen("POST", "/", [HOST, *UPGRADE, CHUNKED[1]], b"abc")],
+)
+
+
+@pytest.mark.parametrize("case", REQUESTS)
+def test_cuts_make_no_difference(case: str) -> None:
+    data, expected = REQUESTS[case]
+    assert parse([data]) == expected
+    assert parse(singly(data)) == expected
+    for cut in range(1, len(data)):
+        assert parse(chop(data, cut)) == expected, f"cut at {cut}"
+
+
+_KEPT_ALIVE = [
+    data
+    for data, seen in REQUESTS.values()
+    if seen and all(one.keep_alive and one.complete for one in seen)
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(_KEPT_ALIVE), min_size=1, max_size=6), st.data())
+def test_many_requests_in_any_cuts(requests: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(requests)
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
+    assert parse(chop(stream, *cuts)) == [
+        seen for one in requests for seen in parse([one])
+    ]
+
+
+REFUSED: dict[str, tuple[bytes, int]] = {
+    "no Host": (request(host=None), 400),
+    "two Hosts": (request(b"Host: b"), 400),
+    "the same Host twice": (request(b"host: a"), 400),
+    "HTTP/0.9": (b"GET /\r\n\r\n", 505),
+    "HTTP/0.9 by name": (request(line=b"GET / HTTP/0.9"), 505),
+    "HTTP/2.0": (request(line=b"GET / HTTP/2.0"), 505),
+    "HTTP/1.2": (request(line=b"GET / HTTP/1.2"), 400),
+    "preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "another protocol": (request(line=b"GET / HTTPS/1.1"), 400),
+    "protocol in lower case": (request(line=b"GET / http/1.1"), 400),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+    "unknown method": (request(line=b"G@T / HTTP/1.1"), 400),
+    "method in lower case": (request(line=b"get / HTTP/1.1"), 400),
+    "tunnel": (request(line=b"CONNECT a:443 HTTP/1.1"), 400),
+    "target of the server as a whole": (request(line=b"OPTIONS * HTTP/1.1"), 400),
+    "target without a slash": (request(line=b"GET x HTTP/1.1"), 400),
+    "no target": (request(line=b"GET HTTP/1.1"), 400),
+    "space in the target": (request(line=b"GET /a b HTTP/1.1"), 400),
+    "NUL in the path": (request(line=b"GET /a%00 HTTP/1.1"), 400),
+    "tab in the line": (request(line=b"GET\t/ HTTP/1.1"), 400),
+    "VT in the line": (request(line=b"GET\x0b/ HTTP/1.1"), 400),
+    "VT in the target": (request(line=b"GET /\x0b HTTP/1.1"), 400),
+    "no-break space in the line": (request(line=b"GET\xa0/ HTTP/1.1"), 400),
+    "space after the line": (request(line=b"GET / HTTP/1.1 "), 400),
+    "LF alone": (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+    "LF after a header": (b"GET / HTTP/1.1\r\nHost: a\nX: 1\r\n\r\n", 400),
+    "CR alone": (b"GET / HTTP/1.1\rHost: a\r\r", 400),
+    "CR in a value": (request(b"X: a\rb"), 400),
+    "NUL in a value": (request(b"X: a\0b"), 400),
+    "control character in a value": (request(b"X: a\x01b"), 400),
+    "folded": (request(b"X: a", b" b"), 400),
+    "folded with a tab": (request(b"X: a", b"\tb"), 400),
+    "space before the colon": (request(b"X : a"), 400),
+    "no colon": (request(b"X"), 400),
+    "no name": (request(b": a"), 400),
+    "space in a name": (request(b"X Y: a"), 400),
+    "bracket in a name": (request(b"X(: a"), 400),
+    "length and chunks": (
+        request(b"Content-Length: 5", b"Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        400,
+    ),
+    "chunks and length": (
+        request(b"Transfer-Encoding: chunked", b"Content-Length: 5") + b"0\r\n\r\n",
+        400,
+    ),
+    "two lengths": (request(b"Content-Length: 3", b"Content-Length: 5"), 400),
+    "one length twice": (request(b"Content-Length: 3", b"Content-Length: 3"), 400),
+    "codings before chunked": (request(b"Transfer-Encoding: gzip, chunked"), 501),
+    "codings in two headers": (
+        request(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked"),
+        501,
+    ),
+    "other coding": (request(b"Transfer-Encoding: gzip"), 501),
+    "identity": (request(b"Transfer-Encoding: identity"), 501),
+    "coding after chunked": (request(b"Transfer-Encoding: chunked, identity"), 400),
+    "chunked twice": (
+        request(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+        400,
+    ),
+    "VT before chunked": (request(b"Transfer-Encoding: \x0bchunked"), 400),
+    "no coding": (request(b"Transfer-Encoding: "), 400),
+    "chunks in 1.0": (
+        request(b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.0") + b"0\r\n\r\n",
+        400,
+    ),
+    **{
+        f"length {text!r}": (request(b"Content-Length: " + text) + b"abc", 400)
+        for text in (
+            *(b"+3", b"-3", b"0_3", b"0x3", b"3.0", b"3 3", b"3, 3", b"", b"\xb2"),
+            *(b"three", b"1e1", b"99999999999999999999"),
+        )
+    },
+    **{
+        f"chunk {text!r}": (chunked(text + b"\r\nx\r\n0\r\n\r\n"), 400)
+        for text in (
+            *(b"-1", b"+1", b"0x1", b"1_0", b"g", b" 1", b"1 ", b"", b"1;a\nb"),
+            b"10000000000000000",
+        )
+    },
+    "chunk's size ended by LF": (chunked(b"1\nx\r\n0\r\n\r\n"), 400),
+    "chunk longer than its size": (chunked(b"1\r\nxy\r\n0\r\n\r\n"), 400),
+    "length in a trailer": (chunked(b"0\r\nContent-Length: 5\r\n\r\n"), 400),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_http_is_refused_in_any_cuts(case: str) -> None:
+    data, status = REFUSED[case]
+    assert refusal([data]).status == status
+    assert refusal(singly(data)).status == status
+    for cut in range(1, len(data)):
+        assert refusal(chop(data, cut)).status == status, f"cut at {cut}"
+
+
+def test_a_refusal_is_the_clients_fault() -> None:
+    found = refusal([request(host=None)])
+    assert isinstance(found, RequestRejected)
+    assert isinstance(found, GatewayError)
+    assert (found.message, found.ended) == ("Bad request", "bad_request")
+
+
+def test_requests_before_a_bad_one_stand() -> None:
+    parser = RequestParser()
+    with pytest.raises(Refused):
+        parser.feed(request() + b"nonsense\r\n\r\n")
+    assert [message.complete for message in parser.messages] == [True]
+
+
+def sized(size: int, *, in_target: bool) -> bytes:
+    filling = b"a" * (size - len(request(b"X: ")))
+    if in_target:
+        return request(b"X: ", line=b"GET /%b HTTP/1.1" % filling)
+    return request(b"X: " + filling)
+
+
+@pytest.mark.parametrize("in_target", [False, True], ids=["header", "target"])
+@pytest.mark.parametrize("piece", [1, 1000, 65536, 2**20])
+@pytest.mark.parametrize(("more", "refused"), [(-1, False), (0, False), (1, True)])
+def test_a_head_has_a_limit(
+    in_target: bool, piece: int, more: int, refused: bool
+) -> None:
+    data = sized(MAX_HEAD_SIZE + more, in_target=in_target)
+    pieces = chop(data, *range(piece, len(data), piece))
+    if refused:
+        assert refusal(pieces).status == 431
+    else:
+        assert len(parse(pieces)) == 1
+
+
+@pytest.mark.parametrize(("count", "refused"), [(99, False), (100, False), (101, True)])
+def test_a_head_has_a_limit_of_fields(count: int, refused: bool) -> None:
+    data = request(*[b"X: 1"] * (count - 1))
+    if refused:
+        found = refusal([data])
+        assert found.status == 431
+        assert found.message == "Request header or cookie too large"
+    else:
+        assert len(parse([data])[0].headers) == count <= MAX_HEADERS
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET /",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: ",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX",
+        chunked(b"3\r\nabc\r\n1;"),
+        chunked(b"0\r\nX: "),
+    ],
+    ids=["target", "value", "name", "extension", "trailer"],
+)
+def test_what_has_no_end_is_refused(start: bytes) -> None:
+    endless = [start, *[b"a" * 1000] * (2 * MAX_HEAD_SIZE // 1000)]
+    assert refusal(endless).status == 431
+
+
+@pytest.mark.parametrize("cut", [1, 10, 100, 40_000])
+def test_a_body_does_not_count_as_head(cut: int) -> None:
+    """A large body comes in the same segment as the end of its head."""
+    head = request(
+        b"X: " + b"a" * 40_000, b"Content-Length: 200000", line=b"POST / HTTP/1.1"
+    )
+    [found] = parse(chop(head + b"b" * 200_000, cut))
+    assert found.complete
+    assert len(found.body) == 200_000
+
+
+def test_the_next_head_does_not_count_the_body_before_it() -> None:
+    post = request(b"Content-Length: 100000", line=b"POST / HTTP/1.1")
+    stream = post + b"b" * 100_000 + request()
+    assert len(parse(chop(stream, len(post), len(stream) - 10))) == 2
+
+
+def test_a_header_is_found_by_its_name_in_any_case() -> None:
+    parser = RequestParser()
+    parser.feed(request(b"EXPECT: 1", b"Expect: 2"))
+    [message] = parser.messages
+    assert message.header("expect") == "1"
+    assert message.header("other") is None
+
+
+def test_a_head_is_written_in_order() -> None:
+    head = http1.response_head("1.1", "200 OK", [("b", "1"), ("A", "caf\xe9")])
+    assert head == b"HTTP/1.1 200 OK\r\nb: 1\r\nA: caf\xe9\r\n\r\n"
+
+
+def test_a_chunk_is_framed_in_hex() -> None:
+    assert http1.chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
+    assert http1.LAST_CHUNK == b"0\r\n\r\n"

@@ -1,0 +1,669 @@
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import resource
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+from werkzeug.wrappers import Response
+
+from kongai import Exchange, FileSink, LogSink, Plugin, Proxy, Route, Service
+from kongai.errors import UpstreamError
+from kongai.exchange import UpstreamRequest, UpstreamResponse
+from kongai.log import StreamSink, encode, milliseconds
+from kongai.testing import ListSink, MockTransport, answer
+
+SECRET = "c4nary-5f1d"
+WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
+
+
+def ok(request: UpstreamRequest) -> UpstreamResponse:
+    return answer(b"{}")
+
+
+def record_of(
+    path: str = "/s",
+    *plugins: Plugin,
+    handler: Callable[[UpstreamRequest], UpstreamResponse] = ok,
+    headers: list[tuple[str, str]] | None = None,
+    environ: dict[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The record of one request to a gateway with one service, at `/s`."""
+    records = ListSink()
+    service = Service(
+        name="up",
+        protocol="https",
+        host="up.example",
+        port=8443,
+        path="/base",
+        retries=1,
+        tags=["a", "b"],
+        routes=[Route(name="s", paths=["/s"], methods=["GET", "HEAD", "POST"])],
+    )
+    proxy = Proxy(
+        [service], plugins=plugins, sinks=[records], transport=MockTransport(handler)
+    )
+    builder = EnvironBuilder(
+        path,
+        base_url="http://gateway.example:8000",
+        headers=headers,
+        environ_overrides={"REMOTE_ADDR": "10.0.0.1", **(environ or {})},
+        **options,
+    )
+    chunks, _, _ = run_wsgi_app(proxy, builder.get_environ(), buffered=True)
+    assert isinstance(b"".join(chunks), bytes)
+    [record] = records
+    return record
+
+
+def test_the_shape_of_a_record() -> None:
+    def handler(request: UpstreamRequest) -> UpstreamResponse:
+        found = answer(b"{}", 201, [("Content-Type", "a/b"), ("X-Up", "1")])
+        found.peer = ("10.9.8.7", 8444)
+        return found
+
+    before = datetime.now().timestamp()
+    record = record_of(
+        "/s/x?beta=true",
+        handler=handler,
+        method="POST",
+        data=b"hello",
+        headers=[("User-Agent", "claude-cli/2"), ("X-A", "1"), ("X-A", "2")],
+    )
+    after = datetime.now().timestamp()
+    request, response = record["request"], record["response"]
+    assert request == {
+        "id": request["id"],
+        "method": "POST",
+        "uri": "/s/x?beta=true",
+        "url": "http://gateway.example:8000/s/x?beta=true",
+        "querystring": {"beta": "true"},
+        "headers": {
+            "host": "gateway.example:8000",
+            "user-agent": "claude-cli/2",
+            "x-a": request["headers"]["x-a"],
+            "content-length": "5",
+        },
+        "size": request["size"],
+    }
+    assert len(request["id"]) == 32
+    assert int(request["id"], 16)
+    assert response["status"] == 201
+    assert response["headers"].keys() == {
+        *("content-type", "x-up", "via", "server"),
+        *("x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-request-id"),
+    }
+    assert response["headers"]["x-kong-request-id"] == request["id"]
+    assert record["latencies"].keys() == {"kong", "proxy", "request", "receive"}
+    [attempt] = record["tries"]
+    assert (attempt["ip"], attempt["port"]) == ("10.9.8.7", 8444)
+    assert attempt.keys() == {
+        *("balancer_start", "balancer_start_ns", "balancer_latency"),
+        *("balancer_latency_ns", "ip", "port"),
+    }
+    assert attempt["balancer_start"] == attempt["balancer_start_ns"] // 1_000_000
+    service, route = record["service"], record["route"]
+    stamps = {"created_at": service["created_at"], "updated_at": service["updated_at"]}
+    assert service == {
+        "id": service["id"],
+        "name": "up",
+        "protocol": "https",
+        "host": "up.example",
+        "port": 8443,
+        "path": "/base",
+        "retries": 1,
+        "connect_timeout": 60000,
+        "write_timeout": 60000,
+        "read_timeout": 60000,
+        "enabled": True,
+        "tags": ["a", "b"],
+        "ws_id": WORKSPACE,
+        **stamps,
+    }
+    assert route == {
+        "id": route["id"],
+        "name": "s",
+        "protocols": ["http", "https"],
+        "methods": ["GET", "HEAD", "POST"],
+        "paths": ["/s"],
+        "strip_path": True,
+        "preserve_host": False,
+        "regex_priority": 0,
+        "path_handling": "v0",
+        "https_redirect_status_code": 426,
+        "request_buffering": True,
+        "response_buffering": True,
+        "service": {"id": service["id"]},
+        "ws_id": WORKSPACE,
+        **stamps,
+    }
+    assert int(before) <= stamps["created_at"] <= after
+    assert before * 1000 - 1 <= record["started_at"] <= after * 1000
+    rest = {
+        name: value
+        for name, value in record.items()
+        if name
+        not in (
+            *("request", "response", "latencies", "tries", "service", "route"),
+            "started_at",
+        )
+    }
+    assert rest == {
+        "upstream_uri": "/base/x?beta=true",
+        "upstream_status": "201",
+        "client_ip": "10.0.0.1",
+        "source": "upstream",
+        "workspace": WORKSPACE,
+        "workspace_name": "default",
+        "kongai": {"ended": "ok"},
+    }
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is made of what JSON has, null excepted."""
+    if isinstance(value, dict):
+        return all(type(key) is str and is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(is_plain(item) for item in value)
+    return type(value) in (str, int, float, bool)
+
+
+@pytest.mark.parametrize("path", ["/s", "/nope"])
+def test_a_record_is_plain_and_has_no_nulls(path: str) -> None:
+    assert is_plain(record_of(path))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", {}),
+        ("?", {}),
+        ("?&&", {}),
+        ("?a=1", {"a": "1"}),
+        ("?a=1&b=2", {"a": "1", "b": "2"}),
+        ("?a=1&a=2&a=1", {"a": ["1", "2", "1"]}),
+        ("?a", {"a": True}),
+        ("?a=", {"a": ""}),
+        ("?a=1&a", {"a": ["1", True]}),
+        ("?a=&a", {"a": ["", True]}),
+        ("?a+b%20c", {"a b c": True}),
+        ("?a+b=c%20d%2B", {"a b": "c d+"}),
+        ("?a=b=c;d", {"a": "b=c;d"}),
+        ("?%C3%A9=%e4%b8%96", {"é": "世"}),
+        ("?a=%FF%00", {"a": "\ufffd\0"}),
+        ("?a=%zz", {"a": "%zz"}),
+    ],
+)
+def test_the_query_as_kong_takes_it_apart(query: str, expected: dict[str, Any]) -> None:
+    path = "/s" + query
+    record = record_of("/s", environ={"REQUEST_URI": path})
+    assert record["request"]["querystring"] == expected
+    assert record["request"]["uri"] == path
+
+
+def test_a_raw_query_that_is_not_utf8_is_recorded_too() -> None:
+    record = record_of("/s", environ={"REQUEST_URI": "/s?a=\xff\xe9"})
+    assert json.loads(encode(record))["request"]["uri"] == "/s?a=\xff\xe9"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("gateway.example:9999", "gateway.example"),
+        ("gateway.example", "gateway.example"),
+        ("[::1]:9999", "[::1]"),
+        ("[::1]", "[::1]"),
+    ],
+)
+def test_the_url_has_the_hosts_name_and_the_listeners_port(
+    host: str, expected: str
+) -> None:
+    record = record_of(environ={"HTTP_HOST": host, "SERVER_PORT": "8000"})
+    assert record["request"]["url"] == f"http://{expected}:8000/s"
+
+
+def test_headers_are_lower_case_and_repeated_ones_a_list() -> None:
+    raw = [("Host", "a"), ("X-A", "1"), ("x-b", "2"), ("x-A", "3"), ("X-a", "4")]
+    record = record_of(environ={"kongai.headers": raw})
+    assert record["request"]["headers"] == {
+        "host": "a",
+        "x-a": ["1", "3", "4"],
+        "x-b": "2",
+    }
+
+
+def test_a_hundred_headers_are_enough() -> None:
+    raw = [("Host", "a"), *((f"X-{n}", "1") for n in range(200))]
+    record = record_of(environ={"kongai.headers": raw})
+    assert len(record["request"]["headers"]) == 100
+
+
+class Changing(Plugin):
+    name = "changing"
+
+    def access(self, exchange: Exchange) -> Response | None:
+        exchange.headers["X-Api-Key"] = SECRET
+        exchange.headers["anthropic-version"] = "2023-06-01"
+        exchange.headers["X-Team-Pass"] = SECRET
+        exchange.secret_names |= {"x-team-pass", "team"}
+        return None
+
+
+def test_headers_are_recorded_as_plugins_left_them() -> None:
+    record = record_of("/s?team=x", Changing(), headers=[("X-Api-Key", "client's")])
+    assert record["request"]["headers"] == {
+        "host": "gateway.example:8000",
+        "x-api-key": "REDACTED",
+        "anthropic-version": "2023-06-01",
+        "x-team-pass": "REDACTED",
+    }
+    assert record["request"]["querystring"] == {"team": "REDACTED"}
+    assert record["request"]["uri"] == "/s?team=REDACTED"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/s?key={SECRET}",
+        f"/s?a=1&api%5Fkey={SECRET}&a=2",
+        f"/s?sk-{SECRET}",
+        f"/s?x=Bearer+{SECRET}",
+        f"/s?x=Bearer%20{SECRET}",
+        f"/s?Bearer+{SECRET}",
+        f"/s?sk-{SECRET}=1",
+        f"/s/sk-{SECRET}/x",
+    ],
+)
+def test_a_target_is_recorded_without_its_secrets(path: str) -> None:
+    record = record_of("/s", environ={"REQUEST_URI": path})
+    assert SECRET not in json.dumps(record)
+    assert "REDACTED" in record["request"]["uri"]
+
+
+def test_sizes_count_the_bytes_of_heads_and_bodies() -> None:
+    raw = [("Host", "a"), ("X-A", "caf\xe9"), ("Content-Length", "5")]
+
+    def handler(request: UpstreamRequest) -> UpstreamResponse:
+        head = [("Content-Type", "a/b"), ("Content-Length", "11")]
+        return answer(b"hello world", headers=head)
+
+    target = f"/s?x=1&key={SECRET}"
+    record = record_of(
+        "/s",
+        Reading(),
+        handler=handler,
+        method="POST",
+        data=b"12345",
+        environ={"kongai.headers": raw, "REQUEST_URI": target},
+    )
+    head = f"POST {target} HTTP/1.1\r\nHost: a\r\nX-A: caf\xe9\r\nContent-Length: 5\r\n"
+    assert record["request"]["size"] == len(head + "\r\n") + 5
+    lines = [f"{n}: {v}\r\n" for n, v in record["response"]["headers"].items()]
+    head = "HTTP/1.1 200 OK\r\n" + "".join(lines) + "\r\n"
+    assert record["response"]["size"] == len(head) + 11
+
+
+class Reading(Plugin):
+    name = "reading"
+
+    def access(self, exchange: Exchange) -> Response | None:
+        exchange.read_body()
+        return None
+
+
+def test_a_body_sent_in_chunks_counts_with_their_frames() -> None:
+    whole = record_of(handler=lambda request: answer(b""))
+    record = record_of(handler=lambda request: answer([b"x" * 16, b"y"]))
+    more = len(b"10\r\n" + b"x" * 16 + b"\r\n" + b"1\r\ny\r\n")
+    sizes = [r["response"]["size"] for r in (whole, record)]
+    heads = [sum(map(len, r["response"]["headers"].values())) for r in (whole, record)]
+    assert sizes[1] - sizes[0] == more + heads[1] - heads[0]
+
+
+def test_what_was_never_proxied() -> None:
+    record = record_of("/nope")
+    assert record["latencies"]["proxy"] == -1
+    assert record["latencies"]["receive"] == 0
+    assert record["latencies"]["kong"] >= 0
+    assert (record["upstream_uri"], record["upstream_status"]) == ("", "")
+    assert record["source"] == "kong"
+
+
+class Slow(Plugin):
+    """Moves the exchange's clock: 5 ms for the gateway, 20 to the answer, 70 more."""
+
+    name = "slow"
+
+    def log(self, exchange: Exchange) -> None:
+        timings = exchange.timings
+        timings.sent = timings.start + 0.0059
+        timings.answered = timings.sent + 0.0209
+        timings.received = timings.answered + 0.0709
+        timings.end = timings.start + 0.1009
+
+
+def test_latencies_are_whole_milliseconds() -> None:
+    record = record_of("/s", Slow())
+    assert record["latencies"] == {
+        "kong": 5,
+        "proxy": 20,
+        "receive": 70,
+        "request": 100,
+    }
+    assert all(type(value) is int for value in record["latencies"].values())
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"), [(0, None, 0), (1, 1.0019, 1), (2, 1, 0)]
+)
+def test_milliseconds(start: float, end: float | None, expected: int) -> None:
+    assert milliseconds(start, end) == expected
+
+
+def test_a_failed_try_says_so() -> None:
+    def handler(request: UpstreamRequest) -> UpstreamResponse:
+        raise UpstreamError(ended="connect", sent=False)
+
+    record = record_of(handler=handler)
+    assert [(t["state"], t["code"]) for t in record["tries"]] == [("failed", 502)] * 2
+    assert [(t["ip"], t["port"]) for t in record["tries"]] == [("up.example", 8443)] * 2
+    assert record["upstream_status"] == ""
+    assert record["service"]["host"] == "up.example"
+
+
+class Adding(Plugin):
+    name = "adding"
+
+    def __init__(self, path: str, value: Any) -> None:
+        self.path, self.value = path, value
+
+    def log(self, exchange: Exchange) -> None:
+        exchange.log.set(self.path, self.value)
+
+
+def test_plugins_add_fields_and_take_fields_away() -> None:
+    record = record_of("/s", Adding("ai.proxy", {"meta": 1}))
+    assert record["ai"] == {"proxy": {"meta": 1}}
+    record = record_of("/s", Adding("request.headers", None))
+    assert "headers" not in record["request"]
+
+
+def test_a_mount_is_part_of_the_uri() -> None:
+    record = record_of("/s/x", environ={"SCRIPT_NAME": "/ai", "REQUEST_URI": "/ai/s/x"})
+    assert record["request"]["uri"] == "/ai/s/x"
+    assert record["request"]["url"] == "http://gateway.example:8000/ai/s/x"
+    assert record["upstream_uri"] == "/base/x"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("caf\xe9 世 🙂", "caf\xe9 世 🙂"),
+        ("a\nb\r\0\u2028", "a\nb\r\0\u2028"),
+        ("\ud83d", "\ud83d"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        ([1, {"x": float("inf")}, (2.5,)], [1, {"x": "inf"}, [2.5]]),
+        ({1: "a", "b": None}, {"1": "a", "b": None}),
+        (datetime(2026, 1, 2), "2026-01-02 00:00:00"),
+        (b"bytes", "b'bytes'"),
+        ({("a", 1): "x"}, {"('a', 1)": "x"}),
+        ([{"x"}], ["{'x'}"]),
+        (10**30, 10**30),
+    ],
+)
+def test_whatever_is_in_a_record_makes_one_line_of_json(
+    value: Any, expected: Any
+) -> None:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    line = encode({"a": 1, "b": value, "c": {"d": "e"}})
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    assert line.isascii()
+    found = json.loads(line, parse_constant=refuse)
+    assert found == {"a": 1, "b": expected, "c": {"d": "e"}}
+
+
+@contextmanager
+def sink(path: str | Path, **options: Any) -> Iterator[FileSink]:
+    made = FileSink(path, **options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def lines(path: Path) -> list[Any]:
+    text = path.read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+def test_a_file_gets_one_line_a_record(tmp_path: Path, reopen: bool) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"n":-1}\n')
+    with sink(path, reopen=reopen) as log:
+        for number in range(3):
+            log.emit({"n": number, "text": "a\nb"})
+    assert [record["n"] for record in lines(path)] == [-1, 0, 1, 2]
+
+
+def test_a_line_is_one_write_at_the_end_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    written: list[bytes] = []
+    real_open, real_write = os.open, os.write
+
+    def noting_open(path: str, flags: int, mode: int = 0o777) -> int:
+        opened.append(flags)
+        return real_open(path, flags, mode)
+
+    def noting_write(descriptor: int, data: bytes) -> int:
+        written.append(bytes(data))
+        return real_write(descriptor, data)
+
+    monkeypatch.setattr(os, "open", noting_open)
+    monkeypatch.setattr(os, "write", noting_write)
+    with sink(tmp_path / "a.json") as log:
+        log.emit({"n": 1, "long": "x" * 1_000_000})
+        log.emit({"n": 2})
+    wanted = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    assert [flags & wanted for flags in opened] == [wanted]
+    assert [data.count(b"\n") for data in written] == [1, 1]
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+@pytest.mark.parametrize("how", ["rotated", "deleted", "replaced"])
+def test_a_file_that_went_away_is_made_again(
+    tmp_path: Path, reopen: bool, how: str
+) -> None:
+    path, moved = tmp_path / "a.json", tmp_path / "a.json.1"
+    with sink(path, reopen=reopen) as log:
+        log.emit({"n": 1})
+        if how == "deleted":
+            path.unlink()
+        else:
+            path.rename(moved)
+        if how == "replaced":
+            path.touch()
+        log.emit({"n": 2})
+        log.emit({"n": 3})
+    assert lines(path) == [{"n": 2}, {"n": 3}]
+    assert how == "deleted" or lines(moved) == [{"n": 1}]
+
+
+def test_a_file_that_was_emptied_is_written_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with sink(path) as log:
+        log.emit({"n": 1})
+        os.truncate(path, 0)
+        log.emit({"n": 2})
+    assert lines(path) == [{"n": 2}]
+
+
+def test_a_closed_file_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with sink(path) as log:
+        log.emit({"n": 1})
+        log.close()
+        log.close()
+        log.emit({"n": 2})
+    assert lines(path) == [{"n": 1}, {"n": 2}]
+
+
+def test_a_directory_that_is_missing_is_not_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "logs" / "a.json"
+    with sink(path) as log:
+        log.emit({"n": 1, "key": SECRET})
+        assert list(tmp_path.iterdir()) == []
+        path.parent.mkdir()
+        log.emit({"n": 2})
+    assert lines(path) == [{"n": 2}]
+    [entry] = caplog.records
+    assert entry.levelname == "ERROR"
+    message = entry.getMessage()
+    assert message.startswith("failed to open the file: No such file or directory")
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.EACCES, "Permission denied"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.EMFILE, "Too many open files"),
+    ],
+)
+def test_a_file_that_can_not_be_opened_costs_only_its_records(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    text: str,
+) -> None:
+    def refuse(*args: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "a.json"
+    with sink(path) as log, monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        log.emit({"n": 1})
+        patch.undo()
+        log.emit({"n": 2})
+    assert lines(path) == [{"n": 2}]
+    assert f"failed to open the file: {text}" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_without_permission(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.json"
+    path.touch(mode=0o400)
+    with sink(path) as log:
+        log.emit({"n": 1})
+    assert path.read_text() == ""
+    assert "Permission denied" in caplog.text
+
+
+def test_a_directory_is_no_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sink(tmp_path) as log:
+        log.emit({"n": 1})
+    assert "Is a directory" in caplog.text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_a_full_disk_costs_only_its_records(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.json"
+    path.symlink_to("/dev/full")
+    with sink(path) as log:
+        log.emit({"n": 1})
+        log.emit({"n": 2})
+        assert caplog.text.count("No space left on device") == 2
+        path.unlink()
+        log.emit({"n": 3})
+    assert lines(path) == [{"n": 3}]
+
+
+def test_half_a_line_spoils_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that fills up within a line, and has room again later."""
+    path = tmp_path / "a.json"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with sink(path) as log:
+        log.emit({"n": 1})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+        try:
+            log.emit({"n": 2, "text": "x" * 100})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        log.emit({"n": 3})
+        log.emit({"n": 4})
+    found = path.read_text().splitlines()
+    assert [found[0], *found[-2:]] == ['{"n":1}', '{"n":3}', '{"n":4}']
+    assert "the record is lost" in caplog.text
+
+
+def test_records_of_many_threads_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    start = threading.Barrier(40)
+
+    def work(log: FileSink, worker: int) -> None:
+        start.wait(5)
+        for number in range(5):
+            log.emit({"worker": worker, "n": number, "text": "x" * 5000})
+
+    # Two sinks stand for two processes that share the file.
+    with sink(path) as one, sink(path, reopen=True) as two:
+        threads = [
+            threading.Thread(target=work, args=((one, two)[n % 2], n))
+            for n in range(40)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    found = sorted((record["worker"], record["n"]) for record in lines(path))
+    assert found == [(worker, n) for worker in range(40) for n in range(5)]
+
+
+def test_a_new_file_is_not_for_everybody_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    old = os.umask(0)
+    try:
+        with sink(path) as log:
+            log.emit({"n": 1})
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o022 == 0
+
+
+def test_a_stream_gets_lines_and_stays_open() -> None:
+    stream = io.StringIO()
+    log: LogSink = StreamSink(stream)
+    log.emit({"a": "é"})
+    log.emit({"b": 1})
+    log.close()
+    assert stream.getvalue() == '{"a":"\\u00e9"}\n{"b":1}\n'
+    assert not stream.closed

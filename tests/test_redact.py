@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from kongai import redact
+
+SECRET = "c4nary-5f1d"
+
+CREDENTIALS = [
+    *("authorization", "Proxy-Authorization", "x-api-key", "X-API-Key", "api-key"),
+    *("apikey", "key", "x-goog-api-key", "x-amz-security-token", "cookie"),
+    *("Set-Cookie", "x-auth-token", "access_token", "client_secret", "password"),
+    *("x-amz-signature", "X-Amz-Credential", "ocp-apim-subscription-key"),
+]
+HARMLESS = [
+    *("user-agent", "host", "anthropic-version", "anthropic-beta", "content-type"),
+    *("anthropic-ratelimit-tokens-remaining", "x-claude-code-session-id", "beta"),
+    *("idempotency-key", "Idempotency-Key", "x-cache-key", "max_tokens", "request-id"),
+]
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_credentials_are_known_by_their_name(name: str) -> None:
+    assert redact.is_secret(name)
+    assert redact.header_value(name, SECRET) == "REDACTED"
+    assert redact.arguments([(name, SECRET)]) == [(name, "REDACTED")]
+    assert redact.query(f"a=b&{name}={SECRET}&c") == f"a=b&{name}=REDACTED&c"
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_everything_else_stays(name: str) -> None:
+    assert not redact.is_secret(name)
+    assert redact.header_value(name, SECRET) == SECRET
+    assert redact.arguments([(name, SECRET)]) == [(name, SECRET)]
+    assert redact.query(f"{name}={SECRET}") == f"{name}={SECRET}"
+
+
+def test_a_configuration_names_more() -> None:
+    also = frozenset({"x-team"})
+    assert redact.header_value("X-Team", SECRET, also) == "REDACTED"
+    assert redact.query(f"X-Team={SECRET}&q=1", also) == "X-Team=REDACTED&q=1"
+    assert redact.target(f"/v1?x-team={SECRET}", also) == "/v1?x-team=REDACTED"
+    assert redact.arguments([("x-team", SECRET)], also) == [("x-team", "REDACTED")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Bearer abc.def-123", "REDACTED"),
+        ("use bearer abc then", "use REDACTED then"),
+        ("Basic dXNlcjpwYXNz==", "REDACTED"),
+        ("my key is sk-ant-api03-Ab_c123.", "my key is REDACTED."),
+        ("AIzaSyB0123456789abcdef", "REDACTED"),
+        ("a task-oriented disk-like sk-1", "a task-oriented disk-like sk-1"),
+        ("nothing to see", "nothing to see"),
+        ("", ""),
+    ],
+)
+def test_credentials_are_known_by_their_look(text: str, expected: str) -> None:
+    assert redact.text(text) == expected
+    assert redact.header_value("x-note", text) == expected
+    assert redact.arguments([("note", text)]) == [("note", expected)]
+
+
+@pytest.mark.parametrize(
+    "credential", ["Bearer abc.def", "basic dXNlcjo=", "sk-ant-api03-abcdef"]
+)
+@pytest.mark.parametrize("before", ["", "it is ", "\n", "key:\n\t", '"', "\\"])
+@pytest.mark.parametrize("after", ["", " more", "\nmore", '"'])
+def test_json_stays_json(before: str, credential: str, after: str) -> None:
+    """A payload in a record is the JSON that passed, less its credentials."""
+    text = redact.text(json.dumps({"say": before + credential + after, "x": "y"}))
+    assert json.loads(text) == {"say": f"{before}REDACTED{after}", "x": "y"}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/v1/messages", "/v1/messages"),
+        ("/v1/messages?", "/v1/messages?"),
+        ("/v1?beta=true", "/v1?beta=true"),
+        (f"/v1?beta=true&key={SECRET}", "/v1?beta=true&key=REDACTED"),
+        (f"/v1?key={SECRET}={SECRET}", "/v1?key=REDACTED"),
+        (f"/v1?key={SECRET}&key={SECRET}", "/v1?key=REDACTED&key=REDACTED"),
+        ("/v1?key", "/v1?key"),
+        ("/v1?key=", "/v1?key=REDACTED"),
+        ("/v1?&&a=b&", "/v1?&&a=b&"),
+        ("/sk-ant-api03-abcdef/x?y=sk-ant-api03-abcdef", "/REDACTED/x?y=REDACTED"),
+    ],
+)
+def test_targets(target: str, expected: str) -> None:
+    assert redact.target(target) == expected
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(CREDENTIALS),
+    st.sets(st.integers(0, 30)),
+    st.lists(st.text("abk=&?%+", max_size=6)),
+    st.integers(0, 5),
+)
+def test_no_spelling_of_a_name_lets_its_value_through(
+    name: str, escaped: set[int], others: list[str], place: int
+) -> None:
+    spelt = "".join(
+        f"%{ord(letter):02x}" if index in escaped else letter
+        for index, letter in enumerate(name)
+    )
+    parts = [*others[:place], f"{spelt}={SECRET}", *others[place:]]
+    assert SECRET not in redact.target("/v1/messages?" + "&".join(parts))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from kongai import config, registry
+from kongai.plugin import Plugin
+from kongai.plugins.ai_proxy import AIProxy
+from kongai.plugins.file_log import FileLog
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package, installed, that has plugins of its own."""
+    (tmp_path / "their_plugins.py").write_text(
+        "from kongai import Plugin\n"
+        "class Theirs(Plugin):\n    name = 'their-plugin'\n"
+        "class Shadow(Plugin):\n    name = 'file-log'\n"
+    )
+    info = tmp_path / "their_plugins-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: x\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        f"[{registry.PLUGIN_GROUP}]\n"
+        "their-plugin = their_plugins:Theirs\n"
+        "file-log = their_plugins:Shadow\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_plugins", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ai-proxy", AIProxy), ("file-log", FileLog)]
+)
+def test_built_in_plugins_have_kongs_names(name: str, kind: type[Plugin]) -> None:
+    assert registry.plugin(name) is kind
+    assert kind.name == name
+
+
+def test_every_name_leads_to_its_plugin() -> None:
+    names = registry.plugin_names()
+    assert names == sorted(names)
+    assert {"ai-proxy", "file-log"} <= set(names)
+    assert [registry.plugin(name).name for name in names] == names
+
+
+def test_every_format_has_the_functions_of_a_format() -> None:
+    assert registry.format_names() == ["anthropic"]
+    format = registry.format("anthropic")
+    for name in ("read_request", "error_body", "error_event", "stream_reader"):
+        assert callable(getattr(format, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("ai-prxy", "ai-proxy"),
+        ("file_log", "file-log"),
+        ("filelog", "file-log"),
+        ("prometheus", None),
+        ("", None),
+    ],
+)
+def test_an_unknown_plugin_has_a_suggestion_if_one_is_like_it(
+    name: str, suggestion: str | None
+) -> None:
+    with pytest.raises(registry.UnknownName) as caught:
+        registry.plugin(name)
+    assert (caught.value.name, caught.value.suggestion) == (name, suggestion)
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(registry.UnknownName) as caught:
+        registry.format("antropic")
+    assert caught.value.suggestion == "anthropic"
+
+
+@pytest.mark.usefixtures("package")
+def test_a_package_adds_a_plugin_by_its_entry_point() -> None:
+    assert "their-plugin" in registry.plugin_names()
+    assert registry.plugin("their-plugin").name == "their-plugin"
+    (plugin,) = config.load_text(
+        '_format_version: "3.0"\nplugins: [{name: their-plugin}]\n'
+    ).plugins
+    assert type(plugin).__name__ == "Theirs"
+
+
+@pytest.mark.usefixtures("package")
+def test_a_package_does_not_replace_a_built_in_plugin() -> None:
+    assert registry.plugin("file-log") is FileLog
+    assert registry.plugin_names().count("file-log") == 1
+
+
+@pytest.mark.usefixtures("package")
+def test_a_packages_plugin_is_suggested_too() -> None:
+    with pytest.raises(registry.UnknownName) as caught:
+        registry.plugin("their-plugins")
+    assert caught.value.suggestion == "their-plugin"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "found"),
+    [
+        ("port", ["path", "port"], "port"),
+        ("prot", ["path", "port"], "port"),
+        ("x", ["path", "port"], None),
+        ("port", [], None),
+    ],
+)
+def test_the_nearest_name(name: str, known: list[str], found: str | None) -> None:
+    assert registry.nearest(name, known) == found
+
+
+@pytest.mark.usefixtures("package")
+def test_what_is_not_used_is_not_imported() -> None:
+    assert "their-plugin" in registry.plugin_names()
+    assert "their_plugins" not in sys.modules
+    registry.plugin("their-plugin")
+    assert "their_plugins" in sys.modules

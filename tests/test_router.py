@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import given, strategies as st
+from werkzeug.datastructures import Headers
+
+from kongai.criteria import normalize
+from kongai.errors import ConfigError
+from kongai.proxy import Proxy
+from kongai.router import Match, Route, Router, Service, upstream_path, url_parts
+from kongai.testing import MockTransport, answer
+
+DATA = Path(__file__).parent / "data"
+ROUTING = yaml.safe_load((DATA / "routing.yml").read_text("utf-8"))
+PATHS = yaml.safe_load((DATA / "upstream_paths.yml").read_text("utf-8"))
+TRANSPORT = MockTransport(lambda request: answer())
+
+
+def router(routes: dict[str, dict[str, Any]]) -> Router:
+    """The routes by their names, each with its fields and those of its service."""
+    return Router(
+        (
+            Route(name=name, **{k: v for k, v in fields.items() if k != "service"}),
+            Service(**fields["service"]) if "service" in fields else None,
+        )
+        for name, fields in routes.items()
+    )
+
+
+def find(routes: dict[str, dict[str, Any]], case: dict[str, Any]) -> Match | None:
+    return router(routes).match(
+        case.get("method", "GET"),
+        case.get("host", "example.com"),
+        case.get("path", "/"),
+        case.get("headers", {}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("routes", "case"),
+    [
+        pytest.param(table["routes"], case, id=f"{table['rule']}: {case}")
+        for table in ROUTING
+        for case in table["cases"]
+    ],
+)
+def test_which_route_wins(
+    routes: dict[str, dict[str, Any]], case: dict[str, Any]
+) -> None:
+    match = find(routes, case)
+    expected = {key: case[key] for key in ("prefix", "rest", "captures") if key in case}
+    found = {key: getattr(match, key, None) for key in expected}
+    assert (match and match.route.name, found) == (case["route"], expected)
+
+
+@pytest.mark.parametrize("table", ROUTING, ids=lambda table: table["rule"])
+def test_the_routes_of_the_table_are_ones_that_kong_takes(
+    table: dict[str, Any],
+) -> None:
+    routes = [
+        {k: v for k, v in route.items() if k != "service"}
+        for route in table["routes"].values()
+    ]
+    data = {"_format_version": "3.0", "routes": routes}
+    assert len(Proxy.from_config(data, transport=TRANSPORT).routes) == len(routes)
+
+
+@pytest.mark.parametrize(("base", "path", "strip", "request_path", "wanted"), PATHS)
+def test_the_path_upstream(
+    base: str | None, path: str | None, strip: bool, request_path: str, wanted: str
+) -> None:
+    route = Route(
+        paths=None if path is None else (path,), methods=("GET",), strip_path=strip
+    )
+    match = Router([(route, Service(host="h", path=base))]).match(
+        "GET", "h", request_path, {}
+    )
+    assert match is not None
+    assert upstream_path(match, request_path) == wanted
+
+
+@given(
+    st.sampled_from(["/", "/s", "/s/", "/s/t", "/s/t/"]),
+    st.sampled_from(["/", "/a", "/a/", "/a/b", None]),
+    st.booleans(),
+    st.text(alphabet="ab/.%2ef", max_size=12),
+)
+def test_no_path_climbs_out_of_its_service(
+    base: str, path: str | None, strip: bool, text: str
+) -> None:
+    request_path = normalize("/" + text)
+    paths = None if path is None else (path,)
+    route = Route(paths=paths, methods=("GET",), strip_path=strip)
+    match = Router([(route, Service(host="h", path=base))]).match(
+        "GET", "h", request_path, {}
+    )
+    if match is None:
+        assert path is not None
+        assert not request_path.startswith(path)
+        return
+    target = upstream_path(match, request_path)
+    assert target == base.rstrip("/") or target.startswith(base.rstrip("/") + "/")
+    assert ".." not in target.split("/")
+
+
+def test_any_of_a_repeated_header_will_do() -> None:
+    headers = Headers([("x-team", "red"), ("X-Team", "Blue")])
+    route = Route(name="r", headers={"x-team": ("blue",)})
+    assert Router([(route, None)]).match("GET", "h", "/", headers) is not None
+
+
+def test_a_route_with_several_headers_needs_them_all() -> None:
+    route = Route(headers={"a": ("1",), "b": ("2",)})
+    both = {"A": "1", "B": "2"}
+    assert Router([(route, None)]).match("GET", "h", "/", both) is not None
+    assert Router([(route, None)]).match("GET", "h", "/", {"A": "1"}) is None
+
+
+def test_no_more_than_255_header_names_count() -> None:
+    many = Route(name="many", headers={f"x{i}": ("1",) for i in range(300)})
+    older = Route(name="older", headers={f"x{i}": ("1",) for i in range(256)})
+    headers = {f"x{i}": "1" for i in range(300)}
+    match = Router([(older, None), (many, None)]).match("GET", "h", "/", headers)
+    assert match is not None
+    assert match.route.name == "older"
+
+
+def test_a_match_names_the_routes_service() -> None:
+    service = Service(host="h")
+    match = Router([(Route(paths=("/",)), service)]).match("GET", "h", "/", {})
+    assert match is not None
+    assert match.service is service
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "host", "port", "path"),
+    [
+        ("http://h", "http", "h", 80, None),
+        ("https://h", "https", "h", 443, None),
+        ("http://h/", "http", "h", 80, "/"),
+        ("http://h:443/p", "http", "h", 443, "/p"),
+        ("https://h:80", "https", "h", 80, None),
+        ("HTTP://H.Example/P", "http", "h.example", 80, "/P"),
+        ("http://user:pass@h:81/p?q=1", "http", "h", 81, "/p"),
+        ("http://[::1]:8000/p", "http", "::1", 8000, "/p"),
+    ],
+)
+def test_a_url_is_short_for_four_fields(
+    url: str, protocol: str, host: str, port: int, path: str | None
+) -> None:
+    assert url_parts(url) == {
+        "protocol": protocol,
+        "host": host,
+        "port": port,
+        "path": path,
+    }
+    service = Service(url)
+    assert (service.protocol, service.host, service.port, service.path) == (
+        protocol,
+        host,
+        port,
+        path,
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "h", "h:80", "/p", "//h/p", "ftp://h", "http://", "http:///p", "http://[::1"]
+    + ["http://h:x", "http://h:99999"],
+)
+def test_what_is_no_url_is_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(ValueError, match="^expected an http or https URL with a host$"):
+        Service(url=url)
+
+
+def test_entities_do_not_change() -> None:
+    with pytest.raises(AttributeError):
+        Route(name="r").name = "x"  # type: ignore[misc]
+    assert msgspec.structs.replace(Route(name="r"), name="x").name == "x"
+
+
+def test_routes_made_by_hand_are_checked_like_a_files() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Proxy(routes=[Route(paths=("~/(",))], transport=TRANSPORT)
+    (problem,) = caught.value.problems
+    assert problem.path == "routes[0].paths[0]"
+    assert problem.message.startswith("invalid regex: '/('")

@@ -1,0 +1,722 @@
+from __future__ import annotations
+
+import errno
+import gzip
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
+from kongai.exchange import UpstreamRequest, UpstreamResponse
+from kongai.transport import RequestsTransport
+from tests.live.upstream import Connection, FakeUpstream, Request
+
+SECRET = "c4nary-5f1d"
+
+
+def asking(
+    upstream: FakeUpstream | int,
+    target: str = "/",
+    method: str = "GET",
+    headers: Iterable[tuple[str, str]] = (),
+    body: bytes | Iterable[bytes] | None = None,
+    **options: Any,
+) -> UpstreamRequest:
+    """A request to a fake upstream, or to a port."""
+    port = upstream if isinstance(upstream, int) else int(upstream.url.split(":")[2])
+    head = list(headers)
+    if not any(name.lower() == "host" for name, _ in head):
+        head.insert(0, ("Host", "a"))
+    options = {"host": "127.0.0.1", "scheme": "http", "read_timeout": 5.0, **options}
+    return UpstreamRequest(
+        method=method, port=port, target=target, headers=head, body=body, **options
+    )
+
+
+@contextmanager
+def transport(**options: Any) -> Iterator[RequestsTransport]:
+    made = RequestsTransport(**options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def read(response: UpstreamResponse) -> bytes:
+    try:
+        return b"".join(response.chunks)
+    finally:
+        response.close()
+
+
+def ok(request: Request, connection: Connection) -> None:
+    connection.respond(200, body=request.target.encode("latin-1"))
+
+
+def raw(*pieces: bytes, close: bool = True) -> Callable[[Request, Connection], None]:
+    def handler(request: Request, connection: Connection) -> None:
+        for piece in pieces:
+            connection.send(piece)
+        if close:
+            connection.close()
+
+    return handler
+
+
+def seen(*requests: Callable[[FakeUpstream], UpstreamRequest]) -> list[Request]:
+    """The requests as the upstream found them on the wire."""
+    with FakeUpstream(ok) as upstream, transport() as sender:
+        for make in requests:
+            read(sender.send(make(upstream)))
+        return upstream.requests
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/a/../b?x=%2f&y=~[1]",
+        "/",
+        "//a//b",
+        "/./a/.",
+        "/%7Euser/%2F%2e%2E",
+        "/a?",
+        "/a??b=c&&",
+        "/a?q={}|^`\"<>\\'",
+        "/a;b=c,d@e:f!$&'()*+",
+        "/a#b",
+        "/%zz%",
+        "http://b/c",
+        "/caf\xc3\xa9?q=\xff",
+    ],
+)
+def test_the_target_goes_out_byte_for_byte(target: str) -> None:
+    [request] = seen(lambda upstream: asking(upstream, target))
+    assert request.target == target
+
+
+def test_the_head_goes_out_as_it_stands() -> None:
+    headers = [
+        ("X-B", "1"),
+        ("host", "b:1"),
+        ("x-a", "2"),
+        ("X-B", "3"),
+        ("x-b", "caf\xe9"),
+        ("Authorization", "Bearer x"),
+        ("Connection", "keep-alive"),
+    ]
+    [request] = seen(lambda upstream: asking(upstream, headers=headers))
+    assert list(request.headers) == headers
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
+def test_nothing_is_added(method: str) -> None:
+    [request] = seen(lambda upstream: asking(upstream, method=method))
+    assert request.method == method
+    assert list(request.headers) == [("Host", "a")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("User-Agent", "x"), ("Accept-Encoding", "gzip, br")]
+)
+def test_what_the_client_says_of_itself_is_kept(name: str, value: str) -> None:
+    [request] = seen(lambda upstream: asking(upstream, headers=[(name, value)]))
+    assert list(request.headers) == [("Host", "a"), (name, value)]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "body",
+    [b"x" * 100_000, [b"x" * 40_000, b"", b"x" * 60_000]],
+    ids=["bytes", "pieces"],
+)
+@pytest.mark.parametrize(
+    "framing", [("Content-Length", "100000"), ("Transfer-Encoding", "chunked")]
+)
+def test_a_body_is_framed_as_its_head_says(
+    method: str, body: bytes | list[bytes], framing: tuple[str, str]
+) -> None:
+    def make(upstream: FakeUpstream) -> UpstreamRequest:
+        return asking(upstream, method=method, headers=[framing], body=body)
+
+    [request] = seen(make)
+    assert list(request.headers) == [("Host", "a"), framing]
+    assert request.body == b"x" * 100_000
+
+
+def test_pieces_of_a_body_go_out_as_they_come() -> None:
+    arrived = threading.Event()
+
+    def first_piece(connection: Connection) -> None:
+        connection._socket.recv(1000, socket.MSG_PEEK)
+        arrived.set()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"a"
+        assert arrived.wait(5)
+        yield b"b"
+
+    framing = ("Transfer-Encoding", "chunked")
+    with (
+        FakeUpstream(ok, on_connect=first_piece) as upstream,
+        transport() as sender,
+    ):
+        request = asking(upstream, method="POST", headers=[framing], body=pieces())
+        assert sender.send(request).status == 200
+        assert upstream.requests[0].body == b"ab"
+
+
+def test_the_environment_has_no_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login user password pass\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    [request] = seen(lambda upstream: asking(upstream))
+    assert list(request.headers) == [("Host", "a")]
+
+
+def test_a_proxy_is_used_where_it_is_configured() -> None:
+    with FakeUpstream(ok) as proxy:
+        url = proxy.url.replace("//", "//user:pass@")
+        with transport(proxies={"http": url}) as sender:
+            response = sender.send(asking(1234, "/a/../b?x=%2f", host="b.invalid"))
+            assert read(response) == b"http://b.invalid:1234/a/../b?x=%2f"
+        [request] = proxy.requests
+    assert sorted(request.headers) == [
+        ("Host", "a"),
+        ("Proxy-Authorization", "Basic dXNlcjpwYXNz"),
+    ]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_an_answer(status: int) -> None:
+    def redirect(request: Request, connection: Connection) -> None:
+        connection.respond(status, [("Location", "/elsewhere")], b"moved")
+
+    with FakeUpstream(redirect) as upstream, transport() as sender:
+        response = sender.send(asking(upstream, method="POST", body=b"x"))
+        assert response.status == status
+        assert ("Location", "/elsewhere") in response.headers
+        assert read(response) == b"moved"
+        assert len(upstream.requests) == 1
+
+
+def test_no_cookie_is_kept() -> None:
+    def handler(request: Request, connection: Connection) -> None:
+        connection.respond(200, [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        for _ in range(2):
+            response = sender.send(asking(upstream))
+            read(response)
+            cookies = [v for name, v in response.headers if name == "Set-Cookie"]
+            assert cookies == ["a=1", "b=2"]
+        assert [request.values("cookie") for request in upstream.requests] == [[], []]
+
+
+def test_an_answer_is_given_as_it_came() -> None:
+    body = gzip.compress(b"hello" * 1000)
+    head = [("X-B", "1"), ("x-a", "caf\xe9"), ("Content-Encoding", "gzip")]
+
+    def handler(request: Request, connection: Connection) -> None:
+        connection.respond(529, head, body)
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        response = sender.send(asking(upstream))
+        assert (response.status, response.reason) == (529, "Overloaded")
+        assert response.headers == [*head, ("Content-Length", str(len(body)))]
+        assert response.peer == ("127.0.0.1", int(upstream.url.split(":")[2]))
+        assert read(response) == body
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ],
+)
+def test_what_has_no_body_is_over_at_once(method: str, answer: bytes) -> None:
+    with FakeUpstream(raw(answer, close=False)) as upstream, transport() as sender:
+        for _ in range(2):
+            assert read(sender.send(asking(upstream, method=method))) == b""
+        assert len(upstream.connections) == 1
+
+
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n"
+GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def whole(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [[HINTS], [GO_ON], [HINTS, HINTS], [GO_ON, HINTS], [HINTS] * 9],
+    ids=["103", "100", "103 103", "100 103", "many"],
+)
+@pytest.mark.parametrize("joined", [False, True], ids=["split", "joined"])
+def test_interim_answers_are_skipped(interim: list[bytes], joined: bool) -> None:
+    """Else the next user of the connection would get this one's answer."""
+
+    def handler(request: Request, connection: Connection) -> None:
+        answer = whole(request.target.encode())
+        if joined:
+            connection.send(b"".join([*interim, answer]))
+            return
+        for piece in [*interim, answer]:
+            connection.send(piece)
+            connection.sleep(0.005)
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        for target in ("/one", "/two", "/three"):
+            response = sender.send(asking(upstream, target))
+            assert response.status == 200
+            assert response.headers == [("Content-Length", str(len(target)))]
+            assert read(response) == target.encode()
+        assert len(upstream.connections) == 1
+
+
+BAD_ANSWERS = {
+    "not HTTP": b"SSH-2.0-OpenSSH\r\n\r\n",
+    "nothing": b"",
+    "bytes": b"\x15\x03\x01\x00\x02\x02\x46" * 10,
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-",
+    "half a status": b"HTTP/1.1 2",
+    "no number": b"HTTP/1.1 two\r\n\r\n",
+    "status out of range": b"HTTP/1.1 99 X\r\n\r\n",
+    **{
+        f"length {text!r}": b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\nx" % text
+        for text in (b"1, 2", b"+1", b"-1", b"one", b"", b"0_1", b"\xb2")
+    },
+    "two lengths": b"HTTP/1.1 200 OK\r\n" + b"Content-Length: 1\r\n" * 2 + b"\r\nx",
+    **{
+        f"coding {text!r}": (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: %b\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+            % text
+        )
+        for text in (b"gzip, chunked", b"identity", b"chunked, chunked", b"")
+    },
+    "length and chunks": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"1\r\nx\r\n0\r\n\r\n"
+    ),
+    "other protocol": (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n" + whole(b"x")
+    ),
+    "endless hints": HINTS * 20,
+    "a line too long": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+    "a line that is no header": (
+        b"HTTP/1.1 200 OK\r\nnonsense\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"1\r\nx\r\n0\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ANSWERS)
+def test_what_is_no_answer_is_the_upstreams_fault(
+    case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FakeUpstream(raw(BAD_ANSWERS[case])) as upstream, transport() as sender:
+        with pytest.raises(UpstreamError) as caught:
+            sender.send(asking(upstream, f"/?key={SECRET}"))
+        assert upstream.wait_for_requests(1)[0].target.endswith(SECRET)
+    check(caught.value, UpstreamError, 502, "upstream_protocol", sent=True)
+    assert SECRET not in caplog.text
+
+
+def test_a_head_cut_anywhere_is_no_answer() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX: 1\r\n\r\n"
+
+    def handler(request: Request, connection: Connection) -> None:
+        connection.send(head[: int(request.values("x-cut")[0])])
+        connection.close()
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        for cut in range(len(head)):
+            error = failure(sender, asking(upstream, headers=[("X-Cut", str(cut))]))
+            check(error, UpstreamError, 502, "upstream_protocol", sent=True)
+
+
+def test_more_fields_than_a_head_may_have() -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 200 + b"\r\n"
+    with FakeUpstream(raw(head)) as upstream, transport() as sender:
+        error = failure(sender, asking(upstream))
+    check(error, UpstreamError, 502, "upstream_protocol", sent=True)
+
+
+def check(
+    error: UpstreamError, kind: type[UpstreamError], status: int, ended: str, sent: bool
+) -> None:
+    """An error says what Kong says, and nothing of the request."""
+    assert type(error) is kind
+    assert (error.status, error.ended, error.sent) == (status, ended, sent)
+    assert str(error) == error.message
+    assert error.message in {
+        "An invalid response was received from the upstream server",
+        "The upstream server is timing out",
+        "name resolution failed",
+    }
+    assert SECRET not in repr(error)
+
+
+def failure(sender: RequestsTransport, request: UpstreamRequest) -> UpstreamError:
+    request.target = f"/{SECRET}?key={SECRET}"
+    request.headers.append(("x-api-key", SECRET))
+    with pytest.raises(UpstreamError) as caught:
+        sender.send(request)
+    return caught.value
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    with transport() as sender:
+        error = failure(sender, asking(port))
+    check(error, UpstreamError, 502, "connect", sent=False)
+    assert not error.hopeless
+
+
+def test_nobody_has_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: object, **options: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with transport() as sender:
+        error = failure(sender, asking(80, host=f"{SECRET}.invalid"))
+    check(error, UpstreamError, 503, "dns", sent=False)
+    assert error.hopeless
+
+
+@contextmanager
+def full_queue() -> Iterator[int]:
+    """A port on which connections neither open nor fail."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            assert waiting.connect_ex(server.getsockname()) in (0, errno.EINPROGRESS)
+        yield server.getsockname()[1]
+
+
+def test_a_connection_that_does_not_open() -> None:
+    with full_queue() as port, transport() as sender:
+        error = failure(sender, asking(port, connect_timeout=0.1))
+    check(error, UpstreamTimeout, 504, "connect_timeout", sent=False)
+
+
+def hanging(*pieces: bytes) -> Callable[[Request, Connection], None]:
+    def handler(request: Request, connection: Connection) -> None:
+        for piece in pieces:
+            connection.send(piece)
+        assert connection.closed_by_peer(5)
+
+    return handler
+
+
+@pytest.mark.parametrize("pieces", [(), (b"HTTP/1.1 200 OK\r\nX",), (HINTS,)])
+def test_an_answer_that_does_not_come(pieces: tuple[bytes, ...]) -> None:
+    with FakeUpstream(hanging(*pieces)) as upstream, transport() as sender:
+        error = failure(sender, asking(upstream, read_timeout=0.1))
+    check(error, UpstreamTimeout, 504, "first_byte_timeout", sent=True)
+
+
+def test_a_reset_before_the_answer() -> None:
+    def reset(request: Request, connection: Connection) -> None:
+        connection.reset()
+
+    with FakeUpstream(reset) as upstream, transport() as sender:
+        error = failure(sender, asking(upstream))
+    check(error, UpstreamError, 502, "upstream_protocol", sent=True)
+
+
+CLOSE_DELIMITED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+BY_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+BY_CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (BY_LENGTH + b"hello", b"hello"),
+        (BY_LENGTH, b""),
+        (BY_CHUNKS + b"5\r\nhello\r\n", b"hello"),
+        (BY_CHUNKS + b"5\r\nhel", b"hel"),
+        (BY_CHUNKS + b"5\r\nhello\r\nnonsense\r\n", b"hello"),
+        (BY_CHUNKS, b""),
+    ],
+)
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
+def test_a_body_that_breaks_off(answer: bytes, body: bytes, reset: bool) -> None:
+    got = threading.Event()
+
+    def handler(request: Request, connection: Connection) -> None:
+        connection.send(answer)
+        assert got.wait(5)
+        connection.reset() if reset else connection.close()
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        response = sender.send(asking(upstream, f"/?key={SECRET}"))
+        arrived = b""
+        while len(arrived) < len(body):
+            arrived += next(response.chunks)
+        got.set()
+        with pytest.raises(UpstreamTruncated) as caught:
+            arrived += b"".join(response.chunks)
+        response.close()
+    assert arrived == body
+    assert caught.value.ended == "upstream_cut"
+    assert str(caught.value) == "upstream stream ended early"
+
+
+@pytest.mark.parametrize("head", [CLOSE_DELIMITED, BY_LENGTH, BY_CHUNKS])
+def test_a_body_that_stops_coming(head: bytes) -> None:
+    piece = b"5\r\nhello\r\n" if head == BY_CHUNKS else b"hello"
+    with FakeUpstream(hanging(head + piece)) as upstream, transport() as sender:
+        response = sender.send(asking(upstream, read_timeout=0.1))
+        assert next(response.chunks) == b"hello"
+        with pytest.raises(UpstreamTruncated) as caught:
+            next(response.chunks)
+        response.close()
+    assert caught.value.ended == "stream_idle_timeout"
+
+
+@pytest.mark.parametrize("head", [CLOSE_DELIMITED, BY_LENGTH, BY_CHUNKS])
+def test_an_event_is_there_as_soon_as_it_came(head: bytes) -> None:
+    """The upstream sends the next event only when this one has been read."""
+    was_read = threading.Semaphore(0)
+    events = [b"data: %02d\n\n" % number for number in range(10)]
+
+    def handler(request: Request, connection: Connection) -> None:
+        connection.send(head)
+        for event in events:
+            if head == BY_CHUNKS:
+                connection.chunk(event)
+            else:
+                connection.send(event)
+            assert was_read.acquire(timeout=5)
+        connection.send(b"0\r\n\r\n" if head == BY_CHUNKS else b"")
+        connection.close()
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        response = sender.send(asking(upstream))
+        arrived = []
+        for chunk in response.chunks:
+            arrived.append(chunk)
+            was_read.release()
+        response.close()
+    assert arrived == events
+
+
+def test_a_connection_is_used_again_once_its_answer_was_read() -> None:
+    def handler(request: Request, connection: Connection) -> None:
+        connection.start_stream()
+        connection.chunk(request.target.encode())
+        connection.end()
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        for number in range(5):
+            response = sender.send(asking(upstream, f"/{number}"))
+            assert read(response) == b"/%d" % number
+        assert len(upstream.connections) == 1
+
+
+def test_a_connection_is_closed_when_its_answer_was_not_read() -> None:
+    with FakeUpstream(hanging(BY_CHUNKS + b"5\r\nhello\r\n")) as upstream:
+        with transport() as sender:
+            for _ in range(3):
+                response = sender.send(asking(upstream))
+                assert next(response.chunks) == b"hello"
+                response.close()
+            assert all(c.closed_by_peer(5) for c in upstream.connections)
+        assert len(upstream.connections) == 3
+
+
+def test_closing_an_answer_twice_does_no_harm() -> None:
+    with FakeUpstream(ok) as upstream, transport() as sender:
+        response = sender.send(asking(upstream))
+        assert read(response) == b"/"
+        response.close()
+        assert read(sender.send(asking(upstream, "/2"))) == b"/2"
+        assert len(upstream.connections) == 1
+
+
+def test_a_connection_that_closed_while_idle_is_replaced() -> None:
+    def handler(request: Request, connection: Connection) -> None:
+        connection.respond(200, body=b"x")
+        connection.close()
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        for count in range(1, 4):
+            response = sender.send(asking(upstream, method="POST", body=b"p"))
+            assert read(response) == b"x"
+            upstream.connections[-1].stop()
+            assert len(upstream.requests) == count
+        assert len(upstream.connections) == 3
+
+
+def test_a_connection_that_closes_under_the_request() -> None:
+    """The upstream may have acted on it: nothing is sent again here."""
+
+    def handler(request: Request, connection: Connection) -> None:
+        if len(upstream.requests) == 1:
+            connection.respond(200, body=b"x")
+        else:
+            connection.close()
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        assert read(sender.send(asking(upstream))) == b"x"
+        error = failure(sender, asking(upstream, method="POST", body=b"prompt"))
+        assert len(upstream.requests) == 2
+    check(error, UpstreamError, 502, "upstream_protocol", sent=True)
+
+
+def test_an_answer_before_the_body_was_taken() -> None:
+    def early(connection: Connection) -> None:
+        connection.send(
+            b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close"
+            b"\r\n\r\nbig"
+        )
+        connection._socket.shutdown(socket.SHUT_WR)
+
+    with FakeUpstream(ok, on_connect=early) as upstream, transport() as sender:
+        body = b"x" * 5_000_000
+        request = asking(
+            upstream,
+            method="POST",
+            headers=[("Content-Length", str(len(body)))],
+            body=body,
+        )
+        response = sender.send(request)
+        assert response.status == 413
+        assert read(response) == b"big"
+
+
+# A key and a certificate for `localhost`, good for nothing but these tests.
+KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgLKw0TI+Ewg/0kKZf
+zaLS7U2vUzq0Ou21DuQTJQMi0x2hRANCAAS3fLcxWMSLXS0VioxO3ozsbhGG/XoS
+AxtPl1aUkAh8k1tQjWEEZChYDGqucZilDivv4PbkSXJnHhwnEvk6k1jq
+-----END PRIVATE KEY-----
+"""
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBljCCATugAwIBAgIUIGhTkneaJzjjXNb9urugOkotW6swCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMjExMzQ0NVoYDzIxMjYxMDI5
+MTEzNDQ1WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAS3fLcxWMSLXS0VioxO3ozsbhGG/XoSAxtPl1aUkAh8k1tQjWEEZChY
+DGqucZilDivv4PbkSXJnHhwnEvk6k1jqo2kwZzAdBgNVHQ4EFgQUnTSisptafm9L
+hYoVJD52lFIfZGAwHwYDVR0jBBgwFoAUnTSisptafm9LhYoVJD52lFIfZGAwDwYD
+VR0TAQH/BAUwAwEB/zAUBgNVHREEDTALgglsb2NhbGhvc3QwCgYIKoZIzj0EAwID
+SQAwRgIhAPyjEHUfog4PBGZ3C3/YWJi0KbQggNLnR4QudxaNDtpZAiEA5X58IEF0
+2hd5rq0fapPoxcA501zF52pLuV0UJMNvLkY=
+-----END CERTIFICATE-----
+"""
+
+
+@contextmanager
+def tls_upstream(directory: Path) -> Iterator[tuple[int, str]]:
+    """A port that answers over TLS, and the file with its certificate."""
+    bundle, key = directory / "ca.pem", directory / "key.pem"
+    bundle.write_text(CERTIFICATE)
+    key.write_text(KEY)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(bundle, key)
+
+    def answer() -> None:
+        while True:
+            try:
+                plain, _ = server.accept()
+            except OSError:
+                return
+            try:
+                with context.wrap_socket(plain, server_side=True) as sock:
+                    sock.recv(65536)
+                    sock.sendall(whole(b"over TLS"))
+            except OSError:
+                plain.close()  # a client that does not trust us
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], str(bundle)
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_a_certificate_is_verified(tmp_path: Path) -> None:
+    with tls_upstream(tmp_path) as (port, bundle), transport() as sender:
+        request = asking(port, scheme="https", host="localhost", verify=bundle)
+        assert read(sender.send(request)) == b"over TLS"
+        for verify, host in ((True, "localhost"), (bundle, "127.0.0.1")):
+            request = asking(port, scheme="https", host=host, verify=verify)
+            error = failure(sender, request)
+            check(error, UpstreamError, 502, "tls", sent=False)
+            assert error.hopeless
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+def test_any_certificate_will_do_where_it_is_said(tmp_path: Path) -> None:
+    with tls_upstream(tmp_path) as (port, _), transport() as sender:
+        request = asking(port, scheme="https", host="127.0.0.1", verify=False)
+        assert read(sender.send(request)) == b"over TLS"
+
+
+def test_no_tls_where_tls_is_expected() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            sock, _ = server.accept()
+            with sock:
+                sock.recv(65536)
+                sock.sendall(whole(b"plain"))
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with transport() as sender:
+            error = failure(sender, asking(server.getsockname()[1], scheme="https"))
+        thread.join(5)
+    assert (error.status, error.ended) == (502, "tls")
+
+
+def test_requests_at_the_same_time_do_not_mix() -> None:
+    def handler(request: Request, connection: Connection) -> None:
+        connection.start_stream()
+        for _ in range(3):
+            connection.chunk(request.target.encode())
+        connection.end()
+
+    wrong: list[bytes] = []
+
+    def ask(worker: int) -> None:
+        for number in range(10):
+            target = f"/{worker}/{number}"
+            body = read(sender.send(asking(upstream, target)))
+            if body != target.encode() * 3:
+                wrong.append(body)
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert len(upstream.requests) == 80
+    assert wrong == []
