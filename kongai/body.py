@@ -64,7 +64,8 @@ class Body:
         except Exception as error:
             chunk = self._broken(error)
             if not chunk:
-                raise AnswerCut from error
+                # Not chained: servers print tracebacks, and its text may quote a key.
+                raise AnswerCut from None
         except BaseException as gone:
             self._exchange.ended = getattr(gone, "ended", "killed")
             raise

@@ -39,7 +39,8 @@ def check(path: str) -> None:
     """
     found, _ = _load(path)
     routes = len(found.routes) + sum(len(s.routes) for s in found.services)
-    click.echo(f"{path}: {len(found.services)} services, {routes} routes, no problems")
+    counts = f"{_counted(len(found.services), 'service')}, {_counted(routes, 'route')}"
+    click.echo(f"{path}: {counts}, no problems")
 
 
 @click.command()
@@ -78,8 +79,10 @@ def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) ->
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     # Ours alone: urllib3's debug lines quote the query, which may hold a key.
     logging.getLogger("kongai").setLevel(log_level.upper())
-    from kongai.server import Server, run
+    from kongai.server import Server, is_patched, run
 
+    if not is_patched():
+        _stop("start the server with kongai-serve, which patches first", 2)
     upstream = None
     if demo:
         from kongai.testing import EchoLLM
@@ -94,7 +97,9 @@ def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) ->
     try:
         server.start()
     except OSError as error:
-        _stop(f"can't listen on {host} port {port}: {error.strerror or error}", 1)
+        # gevent puts the address behind the reason, which is said already.
+        reason = str(error.strerror or error).partition(": (")[0]
+        _stop(f"can't listen on {host} port {port}: {reason}", 1)
     proxy.init_worker()
 
     def announce() -> None:
@@ -149,6 +154,10 @@ def _load(path: str) -> tuple[config.Config, Proxy]:
         sys.exit(1)
     except OSError as error:
         _stop(f"can't read {path}: {error.strerror}", 2)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _stop(message: str, code: int) -> NoReturn:

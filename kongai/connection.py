@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("kongai")
 _READ_SIZE = 65536
-_LINGER_SECONDS = 1.0
-_LINGER_BYTES = 64 * 1024
+# A client that is refused a large body reads the answer only once it has sent it all.
+_LINGER_SECONDS = 10.0
+_LINGER_SILENCE = 1.0
+_LINGER_BYTES = 64 * 1024 * 1024
 IDLE_SECONDS = 75.0
 """How long a connection may be silent, or an answer unread."""
 
@@ -230,14 +232,14 @@ class Connection:
         try:
             if self._refusal or (messages and not messages[0].complete):
                 self._linger()
-        except OSError:
+        except (OSError, ServerStopping):
             pass
         finally:
             self._sock.close()
 
     def _linger(self) -> None:
         self._sock.shutdown(socket.SHUT_WR)
-        self._sock.settimeout(_LINGER_SECONDS)
+        self._sock.settimeout(_LINGER_SILENCE)
         deadline = time.monotonic() + _LINGER_SECONDS
         left = _LINGER_BYTES
         while left > 0 and time.monotonic() < deadline:

@@ -87,7 +87,7 @@ def parse(
         ConfigError: it can't be read.
     """
     template = _Template(os.environ if environ is None else environ)
-    text = template.fill(text.removeprefix("\ufeff"))
+    text = template.fill(text)
     if template.problems:
         raise ConfigError(template.problems, source)
     reader = _Reader(template.lines)

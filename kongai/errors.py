@@ -8,7 +8,7 @@
         NoRouteMatched     404
         RequestRejected    400 / 413 ...   the client is at fault
         NoServiceFound     503             the route leads nowhere
-      ServerStopping     503             the server can't wait for the answer
+        ServerStopping     503             the server can't wait for the answer
         UpstreamError      502             the upstream is at fault
           UpstreamTimeout  504
           UpstreamTruncated                after the status has left: no status any more

@@ -1,10 +1,10 @@
 """HTTP/1.1 for the server: bytes in, requests out; answers in, bytes out. No sockets.
 
 The parser is llhttp (httptools), which refuses nearly everything that nginx refuses.
-What it leaves to its user is done here: exactly one Host (RFC 9112, section 3.2), a
-target that is a path, no transfer coding but `chunked`, and a bound on the head. After
-a refusal the connection must be closed, for nobody can know where the next request
-would start. An offer to upgrade is passed over, as HTTP allows.
+What it leaves to its user is done here: exactly one Host (RFC 9112, section 3.2) and
+no credential twice, a target that is a path, no transfer coding but `chunked`, and a
+bound on the head. After a refusal the connection must be closed, for nobody can know
+where the next request would start. An offer to upgrade is passed over, as HTTP allows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ MAX_HEAD_SIZE = 64 * 1024
 """Bytes of a request's head: its line and headers, the empty line included."""
 MAX_HEADERS = 100
 """Fields of a request's head."""
+# Of two, the gateway and the upstream might each believe another one.
+_ONLY_ONCE = ("host", "authorization", "x-api-key", "content-type", "expect")
 
 
 class Refused(RequestRejected):
@@ -164,16 +166,15 @@ def _objection(message: Message) -> Refused | None:
     """What is wrong with a head that llhttp takes."""
     if message.version not in ("1.0", "1.1"):
         return Refused(505, "HTTP version not supported")
-    hosts = [v for name, v in message.headers if name.lower() == "host"]
+    fields = [(name.lower(), value) for name, value in message.headers]
+    names = [name for name, _ in fields]
+    hosts = [value for name, value in fields if name == "host"]
+    codings = [value.lower() for name, value in fields if name == "transfer-encoding"]
     path = message.target.partition("?")[0]
-    codings = [
-        value.lower()
-        for name, value in message.headers
-        if name.lower() == "transfer-encoding"
-    ]
     if (
-        len(hosts) > 1
+        any(names.count(name) > 1 for name in _ONLY_ONCE)
         or (not hosts and message.version == "1.1")
+        or any(not host or set(host) & set(" \t/") for host in hosts)
         or not (path.startswith("/") or "://" in path)
         or "%00" in path
         or (codings and message.version == "1.0")

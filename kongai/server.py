@@ -77,6 +77,11 @@ class Server(WSGIServer):  # type: ignore[misc]
                 gevent.sleep(0.01)
 
 
+def is_patched() -> bool:
+    """Whether this process was patched, so that one exchange does not block all."""
+    return bool(monkey.is_module_patched("socket"))
+
+
 def run(server: Server, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGTERM or SIGINT; a second one does not wait for running answers.
 
@@ -85,9 +90,9 @@ def run(server: Server, ready: Callable[[], None] = lambda: None) -> None:
         ready: called once signals are heeded, to tell the world that it may send them.
 
     Raises:
-        RuntimeError: the process was not patched, so that one request would block all.
+        RuntimeError: the process was not patched.
     """
-    if not monkey.is_module_patched("socket"):
+    if not is_patched():
         raise RuntimeError("start the server with kongai-serve, which patches first")
     stopping = Event()
     hurrying = Event()

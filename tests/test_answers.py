@@ -27,7 +27,7 @@ OURS = {
 
 
 def exchange(**headers: str) -> Exchange:
-    return Exchange(EnvironBuilder(headers=headers).get_request())
+    return Exchange(EnvironBuilder(headers=list(headers.items())).get_request())
 
 
 def proxied(**headers: str) -> Exchange:

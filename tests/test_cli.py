@@ -107,7 +107,7 @@ def written(directory: Path, text: str) -> Path:
 def test_check_counts_what_a_good_file_has(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
     result = kongai("check", path)
-    assert result.output == f"{path}: 1 services, 3 routes, no problems\n"
+    assert result.output == f"{path}: 1 service, 3 routes, no problems\n"
     assert result.exit_code == 0
 
 
@@ -314,9 +314,9 @@ def test_serve_does_not_run_in_a_process_that_was_not_patched() -> None:
         timeout=30,
         check=False,
     )
-    assert "start the server with kongai-serve, which patches first" in done.stderr
-    assert "listening" not in done.stderr
-    assert done.returncode == 1
+    message = "start the server with kongai-serve, which patches first"
+    assert done.stderr == f"kongai: {message}\n"
+    assert done.returncode == 2
 
 
 def test_serve_tells_a_person_at_a_terminal_what_to_do_next() -> None:

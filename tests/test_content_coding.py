@@ -4,12 +4,13 @@ import gzip
 import zlib
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from kongai import content_coding
 from kongai.content_coding import ContentDecoder
 from kongai.testing import chop
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PLAIN = "wer fragt, 🙂 kriegt Antwort. ".encode() * 50
 
 
@@ -38,7 +39,7 @@ def test_a_coded_body_in_any_two_pieces(coding: str, body: bytes) -> None:
         assert not decoder.broken
 
 
-@settings(deadline=None)
+@unhurried
 @given(st.binary(), st.lists(st.integers(0, 50)))
 def test_gzip_in_any_pieces(plain: bytes, cuts: list[int]) -> None:
     coded = gzip.compress(plain)

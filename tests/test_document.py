@@ -193,6 +193,14 @@ def nested(levels: int) -> str:
     return "[" * levels + "]" * levels
 
 
+def test_nesting_has_a_limit_also_by_way_of_aliases() -> None:
+    links = CHAIN.splitlines()[: MAX_DEPTH - 2]
+    assert parse("\n".join(["a: &a0 [x]", *links])).data
+    one_more = CHAIN.splitlines()[: MAX_DEPTH - 1]
+    (problem,) = refused("\n".join(["a: &a0 [x]", *one_more]))
+    assert problem == Problem("", f"{FAILED}nested too deeply", 1)
+
+
 def test_nesting_has_a_limit() -> None:
     assert parse(nested(MAX_DEPTH)).data
     assert refused(nested(MAX_DEPTH + 1)) == [
@@ -225,13 +233,13 @@ MERGE_CHAIN = "x:\n" + "".join(
     ids=["lists", "mappings", "aliases", "chain", "chain of merges", "merges"],
 )
 def test_a_bomb_is_over_quickly(text: str, message: str) -> None:
-    """Sizes are such that a walk through all of it would take minutes, or the stack."""
+    """A walk through all of it would take years, or more than the stack."""
     start = time.process_time()
     if message:
         assert [problem.message for problem in refused(text)] == [FAILED + message]
     else:
         assert parse(text).data["a"] == {"k": "v"}
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 10
 
 
 def test_a_large_file_is_within_the_limit() -> None:

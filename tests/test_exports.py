@@ -81,9 +81,15 @@ def test_everything_public_says_what_it_is_for(name: str) -> None:
     silent = [
         where
         for where, value in documented(importlib.import_module(name))
-        if not (value.__doc__ or "").strip()
+        if not has_docstring(value)
     ]
     assert silent == []
+
+
+def has_docstring(value: Any) -> bool:
+    text = (value.__doc__ or "").strip()
+    # Dataclasses and named tuples that say nothing are given their signature.
+    return bool(text) and not text.startswith(f"{getattr(value, '__name__', None)}(")
 
 
 def test_the_search_for_docstrings_finds_what_there_is() -> None:

@@ -246,7 +246,7 @@ CHUNKED = ("Transfer-Encoding", "chunked")
     ids=["length", "length of 0", "chunked", "chunked and empty", "no body"],
 )
 def test_a_body_that_was_not_read_is_framed_as_the_client_framed_it(
-    framing: Pairs, environ: dict[str, str], wire: bytes, sent: bytes
+    framing: Pairs, environ: dict[str, Any], wire: bytes, sent: bytes
 ) -> None:
     found = exchange(framing, body=wire, **environ)
     head: list[tuple[str, str]] = []

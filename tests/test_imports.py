@@ -31,8 +31,8 @@ def test_a_script_that_imports_kongai_gets_nothing_it_may_not_need() -> None:
 
 def test_importing_kongai_is_quick() -> None:
     code = "import kongai, time; print(time.process_time())"
-    best = min(float(run(code)) for _ in range(5))
-    assert best < CPU_SECONDS
+    # A busy machine may spoil some of the tries.
+    assert any(float(run(code)) < CPU_SECONDS for _ in range(5))
 
 
 def test_the_library_patches_nothing() -> None:

@@ -60,8 +60,7 @@ def record_of(
         environ_overrides={"REMOTE_ADDR": "10.0.0.1", **(environ or {})},
         **options,
     )
-    chunks, _, _ = run_wsgi_app(proxy, builder.get_environ(), buffered=True)
-    assert isinstance(b"".join(chunks), bytes)
+    run_wsgi_app(proxy, builder.get_environ(), buffered=True)
     [record] = records
     return record
 
@@ -91,7 +90,7 @@ def test_the_shape_of_a_record() -> None:
         "headers": {
             "host": "gateway.example:8000",
             "user-agent": "claude-cli/2",
-            "x-a": request["headers"]["x-a"],
+            "x-a": "1, 2",
             "content-length": "5",
         },
         "size": request["size"],

@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 from wsgiref.validate import validator
 
 import pytest
 from werkzeug.exceptions import Forbidden
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from werkzeug.test import Client, EnvironBuilder, TestResponse
+from werkzeug.test import Client, EnvironBuilder, TestResponse, run_wsgi_app
 from werkzeug.wrappers import Response
 
 from kongai import Exchange, Plugin, Proxy, Route, Service
@@ -324,9 +325,9 @@ def test_a_plugin_that_raises_before_the_body(
     assert plugin.logged == 1
     assert bool(upstream.closed) == (phase in ("header_filter", "body_filter"))
     assert SECRET not in caplog.text + found.body.decode() + json.dumps(gateway.record)
-    assert bool(caplog.records) == isinstance(error, ValueError) or (
-        phase in ("header_filter", "body_filter")
-    )
+    # The filters run for the error's answer too, and fail again.
+    twice = phase in ("header_filter", "body_filter")
+    assert len(caplog.records) == isinstance(error, ValueError) + twice
 
 
 @pytest.mark.parametrize("phase", ["first chunk", "later"])
@@ -521,7 +522,7 @@ class Choosing(Plugin):
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
-        self.statuses: list[int | None] = []
+        self.statuses: list[int] = []
 
     def balancer(
         self, exchange: Exchange
@@ -531,7 +532,7 @@ class Choosing(Plugin):
     def _plan(self) -> Generator[UpstreamRequest, Attempt, None]:
         for host in ("one", "two"):
             attempt = yield UpstreamRequest("GET", "http", host, 80, "/", [])
-            self.statuses.append(attempt.response and attempt.response.status)
+            self.statuses.append(attempt.response.status if attempt.response else 0)
             if self.error:
                 raise self.error
 
@@ -671,8 +672,7 @@ def test_an_exchange_that_nobody_waits_for_is_recorded(
     assert bool(upstream.closed) == (phase in ("header_filter", "body_filter"))
 
 
-@pytest.mark.parametrize("streams", [False, True])
-def test_a_client_that_left_while_the_upstream_was_asked(streams: bool) -> None:
+def test_a_client_that_left_while_the_upstream_was_asked() -> None:
     def handler(request: UpstreamRequest) -> UpstreamResponse:
         raise ClientGone
 
@@ -702,7 +702,7 @@ def test_a_server_that_can_not_send_the_head(where: str, error: BaseException) -
 
     environ = EnvironBuilder("/s").get_environ()
     with pytest.raises(type(error)):
-        gateway.proxy(environ, start_response)  # type: ignore[arg-type]
+        gateway.proxy(environ, start_response)
     assert gateway.record["kongai"]["ended"] != "ok"
     assert upstream.closed
 
@@ -849,32 +849,33 @@ def test_what_matches_no_route_goes_to_the_fallback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mount", "path"), [("/ai", "/ai"), ("/ai", "/a%69"), ("/a b", "/a%20b")]
+    ("raw", "mount", "target"),
+    [
+        ("/ai/s/x%2Fy?q=%2f", "/ai", "/base/x%2Fy?q=%2f"),
+        ("/ai/s", "/ai", "/base"),
+        ("/ai/s?", "/ai", "/base?"),
+        ("/a%20b/s/x%2Fy", "/a b", "/base/x%2Fy"),
+        # The mount spelt in another way: the rest is encoded again.
+        ("/a%69/s/x%2Fy?q=%2f", "/ai", "/base/x/y?q=%2f"),
+    ],
 )
-@pytest.mark.parametrize("rest", ["/s/x%2Fy?q=%2f", "/s", "/s?"])
-def test_a_mount_takes_its_prefix_away(mount: str, path: str, rest: str) -> None:
+def test_a_mount_takes_its_prefix_away(raw: str, mount: str, target: str) -> None:
     gateway = Gateway()
     mounted = DispatcherMiddleware(application, {mount: gateway.proxy})
-    environ = EnvironBuilder(path + "/s").get_environ()
     # As a server has it, the target raw and the path decoded.
-    environ["REQUEST_URI"] = path + rest
-    environ["PATH_INFO"] = mount + rest.partition("?")[0].replace("%2F", "/")
-    environ["QUERY_STRING"] = rest.partition("?")[2]
-    response = TestResponse(
-        *_run(mounted, environ), request=EnvironBuilder().get_request()
-    )
-    assert response.status_code == 200
+    path, _, query = raw.partition("?")
+    environ = EnvironBuilder(
+        environ_overrides={
+            "REQUEST_URI": raw,
+            "PATH_INFO": unquote(path),
+            "QUERY_STRING": query,
+        }
+    ).get_environ()
+    _, status, _ = run_wsgi_app(mounted, environ, buffered=True)
+    assert status == "200 OK"
     [request] = gateway.upstream.requests
-    if path == mount:
-        assert request.target == "/base" + rest.removeprefix("/s")
+    assert request.target == target
     assert gateway.record["request"]["uri"].startswith(mount + "/s")
-
-
-def _run(app: Any, environ: dict[str, Any]) -> tuple[list[bytes], str, Any]:
-    from werkzeug.test import run_wsgi_app
-
-    chunks, status, headers = run_wsgi_app(app, environ, buffered=True)
-    return list(chunks), status, headers
 
 
 def test_a_mount_needs_no_raw_target() -> None:
@@ -883,7 +884,7 @@ def test_a_mount_needs_no_raw_target() -> None:
     environ.pop("REQUEST_URI")
     environ.pop("RAW_URI")
     environ["SCRIPT_NAME"] = "/ai"
-    _run(gateway.proxy, environ)
+    run_wsgi_app(gateway.proxy, environ, buffered=True)
     assert gateway.upstream.requests[0].target == "/base/a%20b?q=1"
     assert gateway.record["request"]["uri"] == "/ai/s/a%20b?q=1"
 
@@ -1090,6 +1091,11 @@ CREDENTIAL_HEADERS = (
 )
 
 
+def chained(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize("path", ["/s", "/nope"])
 @pytest.mark.parametrize(
     "outcome",
@@ -1097,7 +1103,7 @@ CREDENTIAL_HEADERS = (
         lambda: answer(
             b"ok", headers=[("content-type", "a/b"), ("Set-Cookie", SECRET)]
         ),
-        lambda: UpstreamError(),
+        lambda: chained(UpstreamError(), ValueError(SECRET)),
         lambda: ValueError(f"https://up.example/?key={SECRET}"),
         lambda: answer(_raising([b"x", ValueError(SECRET)])),
     ],
@@ -1127,7 +1133,7 @@ def test_no_secret_is_written_down(
     told: list[Any] = []
 
     def start_response(*args: Any) -> Callable[[bytes], object]:
-        told.append(args[0])
+        told.append([h for h in args[1] if h[0] != "Set-Cookie"])
         return told.append
 
     body = gateway.proxy(environ, start_response)

@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from kongai import redact
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SECRET = "c4nary-5f1d"
 
 CREDENTIALS = [
@@ -95,7 +96,7 @@ def test_targets(target: str, expected: str) -> None:
     assert redact.target(target) == expected
 
 
-@settings(deadline=None)
+@unhurried
 @given(
     st.sampled_from(CREDENTIALS),
     st.sets(st.integers(0, 30)),

@@ -91,6 +91,13 @@ def test_a_reference_that_leads_nowhere_is_empty_and_a_warning(
     assert record.getMessage() == f"unable to resolve reference {reference}: {reason}"
 
 
+def test_a_name_that_no_variable_can_have_is_one_that_is_not_set(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert resolve("{vault://env/\ud800}") == ""
+    assert len(caplog.records) == 1
+
+
 def ai_proxy(**auth: Any) -> AIProxyConfig:
     return load(
         AIProxyConfig,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -159,8 +160,8 @@ def test_what_a_field_refuses(field: Any, given: Any, path: str, message: str) -
 
 
 def test_a_field_of_kong_only_may_be_given_unset() -> None:
-    for unset in (None, False, []):
-        assert load(Record, {"lua": unset}) == Record()
+    for unset in ("null", "false", "[]"):
+        assert load(Record, {"lua": json.loads(unset)}) == Record()
     assert refused(Record, {"lua": 0}) == [("lua", "kongai runs no Lua")]
 
 

@@ -231,7 +231,7 @@ def test_the_echo_serves_itself_and_anthropics_own_client_reads_it() -> None:
         assert echo.url.startswith("http://127.0.0.1:")
         options: Any = question()
         message = client.messages.create(**options)
-        assert message.content[0].text == "Hello, world!"  # type: ignore[union-attr]
+        assert message.content[0].text == "Hello, world!"
         with client.messages.stream(**options) as stream:
             assert "".join(stream.text_stream) == "Hello, world!"
             assert stream.get_final_message().usage.output_tokens == 4

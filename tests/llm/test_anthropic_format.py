@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from kongai import registry
 from kongai.llm.formats import AnswerReader, RequestFacts, anthropic
@@ -13,6 +13,7 @@ from kongai.llm.usage import Usage
 from kongai.sse import ServerSentEvent, encode
 from kongai.testing import chop, events
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MESSAGES = b'[{"role":"user","content":"hi"}]'
 
 
@@ -149,7 +150,7 @@ def test_what_is_no_request(body: bytes) -> None:
     assert anthropic.read_request(body) == RequestFacts()
 
 
-@settings(deadline=None)
+@unhurried
 @given(st.binary() | st.text(r'{}[]:,"\modelmessages 1u').map(str.encode))
 def test_reading_a_request_raises_nothing(body: bytes) -> None:
     assert isinstance(anthropic.read_request(body), RequestFacts)
@@ -401,6 +402,13 @@ def test_usage_of_a_stream_that_says_it_all_at_its_end(
             [start(input_tokens=4, service_tier="standard"), closing(output_tokens=7)],
             Usage(4, 7, service_tier="standard"),
         ),
+        (
+            [
+                start(input_tokens=4, cache_creation_input_tokens=100),
+                closing(output_tokens=7),
+            ],
+            Usage(104, 7, cache_writes={"5m": 100}),
+        ),
     ],
 )
 def test_the_last_count_holds(stream: list[bytes], expected: Usage) -> None:
@@ -424,7 +432,8 @@ def test_output_is_estimated_where_no_count_came(
     deltas: list[dict[str, str]], tokens: int
 ) -> None:
     stream = [event("content_block_delta", index=0, delta=delta) for delta in deltas]
-    for last in ([], [STOP], [event("message_delta", delta={}), STOP]):
+    no_count = [event("message_delta", delta={}), closing(input_tokens=15)]
+    for last in ([], [STOP], [*no_count, STOP]):
         reader = read(start(input_tokens=15, output_tokens=1), *stream, *last)
         assert reader.usage == Usage(15, tokens, estimated=tokens > 0)
 
@@ -448,6 +457,8 @@ def test_nothing_is_estimated_before_the_end() -> None:
         ([event("error", error={"type": "overloaded_error"})], False, True),
         ([b": message_stop\n\n"], False, False),
         ([start(), event("message_stopped")], False, False),
+        ([event("message_start"), event("content_block_delta")], True, False),
+        ([event("message_start", message={}), event("message_delta")], False, False),
     ],
 )
 def test_how_far_a_stream_has_come(
@@ -510,16 +521,19 @@ SPOKEN = [
 ]
 
 
-@settings(deadline=None)
-@given(st.lists(st.sampled_from(SPOKEN)), st.lists(st.integers(0, 2000)))
+@unhurried
+@given(
+    st.lists(st.sampled_from(SPOKEN), max_size=8),
+    st.lists(st.integers(0, 2000), max_size=8),
+)
 def test_any_stream_in_any_cuts(stream: list[bytes], cuts: list[int]) -> None:
     whole = b"".join(stream)
     pieces = chop(whole, *(min(cut, len(whole)) for cut in cuts))
     assert facts(read(*pieces)) == facts(read(whole))
 
 
-@settings(deadline=None)
-@given(st.lists(st.binary()))
+@unhurried
+@given(st.lists(st.binary(), max_size=5))
 def test_reading_an_answer_raises_nothing(pieces: list[bytes]) -> None:
     assert read(*pieces).usage == Usage()
     assert not read_whole(*pieces).usage.total_tokens
