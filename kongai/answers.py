@@ -14,15 +14,18 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
 from kongai import forwarding
-from kongai.errors import GatewayError
+from kongai.errors import GatewayError, HTTPSRequired
 from kongai.exchange import Exchange, UpstreamResponse
-from kongai.log import milliseconds
+from kongai.router import Route
 
 _JSON = "application/json; charset=utf-8"
 
 
-def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Response:
-    """The head of an upstream's answer, as the client gets it."""
+def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
+    """Make an upstream's answer the exchange's; its body comes back as chunks."""
+    exchange.upstream_response = upstream
+    exchange.to_close.append(upstream.close)
+    exchange.source = "upstream"
     headers = forwarding.response_headers(upstream.headers)
     _add_upstream_latencies(exchange, headers)
     headers["Via"] = forwarding.appended_via(headers)
@@ -34,7 +37,9 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Response:
     phrase = upstream.reason
     if not phrase or not phrase.isprintable():
         phrase = forwarding.reason_phrase(upstream.status)
-    return _Relayed(status=f"{upstream.status} {phrase}", headers=headers)
+    status = f"{upstream.status} {phrase}"
+    exchange.response = _Relayed(status=status, headers=headers)
+    return upstream.chunks
 
 
 class _Relayed(Response):
@@ -50,13 +55,29 @@ def own(exchange: Exchange, response: Response) -> Iterator[bytes]:
         text = response.get_data()
         response.headers["Content-Length"] = str(len(text))
         chunks = iter((text,))
-    _sign(exchange, response)
+    _add_kong_headers(exchange, response)
     exchange.response = response
+    exchange.to_close.append(response.close)
     return chunks
+
+
+def streamed(exchange: Exchange, body: Iterator[bytes]) -> Response:
+    """The answer for another application to give: its head, and the gateway's body.
+
+    A response of its own, because the application closes it, and a plugin's answer is
+    closed with the exchange.
+    """
+    answer = exchange.response
+    assert answer is not None
+    exchange.response = _Relayed(
+        body, answer.status, answer.headers, direct_passthrough=True
+    )
+    return exchange.response
 
 
 def failure(exchange: Exchange, error: GatewayError) -> Iterator[bytes]:
     """Make an error the exchange's answer, in the client's format or in Kong's."""
+    exchange.source = "kong"
     if exchange.error_format is not None:
         text = exchange.error_format.error_body(
             error.status, error.message, exchange.id
@@ -67,9 +88,23 @@ def failure(exchange: Exchange, error: GatewayError) -> Iterator[bytes]:
     status = f"{error.status} {forwarding.reason_phrase(error.status)}"
     response = Response(text, status=status, content_type=kind)
     response.headers["Content-Length"] = str(len(text))
-    _sign(exchange, response)
+    response.headers.extend(error.headers)
+    _add_kong_headers(exchange, response)
     exchange.response = response
     return iter((text,))
+
+
+def https_required(exchange: Exchange, route: Route) -> HTTPSRequired:
+    """The refusal of plain HTTP on a route that has only HTTPS."""
+    error = HTTPSRequired(status=route.https_redirect_status_code)
+    if error.status == HTTPSRequired.status:
+        # WSGI leaves the Connection header that belongs to Upgrade to the server.
+        error.headers = (("Upgrade", "TLS/1.2, HTTP/1.1"),)
+    else:
+        mount = exchange.request.environ.get("SCRIPT_NAME", "")
+        location = f"https://{exchange.host}{mount}{exchange.target}"
+        error.headers = (("Location", location),)
+    return error
 
 
 def _in_kongs_format(exchange: Exchange, message: str) -> tuple[str, bytes]:
@@ -84,20 +119,18 @@ def _in_kongs_format(exchange: Exchange, message: str) -> tuple[str, bytes]:
     return _JSON, text.encode()
 
 
-def _sign(exchange: Exchange, response: Response) -> None:
+def _add_kong_headers(exchange: Exchange, response: Response) -> None:
     if exchange.tries:
         _add_upstream_latencies(exchange, response.headers)
         response.headers["Via"] = forwarding.VIA
     else:
-        taken = milliseconds(exchange.timings.start, time.perf_counter())
+        taken = exchange.timings.kong(time.perf_counter())
         response.headers["X-Kong-Response-Latency"] = str(taken)
     response.headers["Server"] = forwarding.SERVER
     response.headers["X-Kong-Request-Id"] = exchange.id
 
 
 def _add_upstream_latencies(exchange: Exchange, headers: Headers) -> None:
-    timings = exchange.timings
-    sent = timings.sent if timings.sent is not None else timings.start
-    waited = milliseconds(sent, timings.answered or time.perf_counter())
-    headers["X-Kong-Upstream-Latency"] = str(waited)
-    headers["X-Kong-Proxy-Latency"] = str(milliseconds(timings.start, sent))
+    now = time.perf_counter()
+    headers["X-Kong-Upstream-Latency"] = str(exchange.timings.proxy(now))
+    headers["X-Kong-Proxy-Latency"] = str(exchange.timings.kong(now))

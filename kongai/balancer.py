@@ -7,6 +7,9 @@ talks to the network is the proxy's. So a test drives a policy with `next` and `
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import NamedTuple
+
+from werkzeug.datastructures import Headers
 
 from kongai import forwarding
 from kongai.errors import NoServiceFound
@@ -39,6 +42,58 @@ def retrying(
             return
 
 
+class Address(NamedTuple):
+    """Where an upstream is, and what its Host header says."""
+
+    scheme: str
+    host: str
+    port: int
+    host_header: str
+
+
+def forward(
+    exchange: Exchange,
+    address: Address,
+    target: str,
+    *,
+    headers: Headers | None = None,
+    body: bytes | None = None,
+) -> Generator[UpstreamRequest, Attempt, None]:
+    """Send an exchange's request to an address, by the rules of its route's service.
+
+    Args:
+        exchange: the exchange.
+        address: the upstream.
+        target: the request target, path and query.
+        headers: the client's headers as this upstream is to get them; the exchange's
+            when None.
+        body: the body as this upstream is to get it; the exchange's when None.
+    """
+    service = exchange.service or _NO_SERVICE
+    exchange.sent_headers = headers
+    head = forwarding.request_headers(
+        exchange, exchange.headers if headers is None else headers, address.host_header
+    )
+    request = UpstreamRequest(
+        method=exchange.request.method,
+        scheme=address.scheme,
+        host=address.host,
+        port=address.port,
+        target=target,
+        headers=head,
+        body=forwarding.framed_body(
+            exchange, exchange.body if body is None else body, head
+        ),
+        connect_timeout=service.connect_timeout / 1000,
+        read_timeout=service.read_timeout / 1000,
+        verify=service.tls_verify is not False,
+    )
+    yield from retrying(request, service.retries)
+
+
+_NO_SERVICE = Service()
+
+
 def to_service(exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
     """The balancer of a route without a plugin that chooses: its service.
 
@@ -51,34 +106,10 @@ def to_service(exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
     target = upstream_path(match, exchange.path)
     if exchange.query is not None:
         target = f"{target}?{exchange.query}"
-    host = (
+    scheme, host, port = service.protocol, service.host, service.port
+    host_header = (
         exchange.host
         if match.route.preserve_host
-        else forwarding.host_header(service.protocol, service.host, service.port)
+        else forwarding.host_header(scheme, host, port)
     )
-    headers = forwarding.request_headers(exchange, host)
-    body = forwarding.framed_body(exchange, headers)
-    request = UpstreamRequest(
-        method=exchange.request.method,
-        scheme=service.protocol,
-        host=service.host,
-        port=service.port,
-        target=target,
-        headers=headers,
-        body=body,
-    )
-    yield from retrying(*with_service_policy(request, service))
-
-
-def with_service_policy(
-    request: UpstreamRequest, service: Service | None
-) -> tuple[UpstreamRequest, int]:
-    """Apply a service's time-outs and certificate rule; return its retries with it."""
-    service = service or _NO_SERVICE
-    request.connect_timeout = service.connect_timeout / 1000
-    request.read_timeout = service.read_timeout / 1000
-    request.verify = service.tls_verify is not False
-    return request, service.retries
-
-
-_NO_SERVICE = Service()
+    yield from forward(exchange, Address(scheme, host, port, host_header), target)

@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from kongai.errors import AnswerCut, ClientGone, GatewayError, whereabouts
+from kongai.errors import AnswerCut, ClientGone, GatewayError, ended_by, whereabouts
 from kongai.exchange import Exchange
+from kongai.sse import is_event_stream
 
 _logger = logging.getLogger("kongai")
 _NO_BODY = (204, 304)
@@ -39,7 +40,7 @@ class Body:
         response = exchange.response
         assert response is not None
         headers = response.headers
-        self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
+        self.is_stream = is_event_stream(headers.get("content-type"))
         self._framed = "content-length" not in headers
         self._can_add_event = (
             self.is_stream and self._framed and "content-encoding" not in headers
@@ -67,7 +68,7 @@ class Body:
                 # Not chained: servers print tracebacks, and its text may quote a key.
                 raise AnswerCut from None
         except BaseException as gone:
-            self._exchange.ended = getattr(gone, "ended", "killed")
+            self._exchange.ended = ended_by(gone)
             raise
         size = len(chunk)
         # A chunk of chunked coding is framed by its size in hex and two line ends.
@@ -82,7 +83,7 @@ class Body:
         exchange = self._exchange
         if exchange.ended is None:
             # Nobody asked for more: what the server is leaving with says why.
-            gone = getattr(sys.exc_info()[1], "ended", ClientGone.ended)
+            gone = ended_by(sys.exc_info()[1], ClientGone.ended)
             exchange.ended = "ok" if self._complete else gone
         try:
             self._close_chunks()

@@ -8,7 +8,6 @@ before anything is refused; each has its path and, in a file, its line.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -19,8 +18,9 @@ import msgspec
 
 from kongai import registry
 from kongai.document import Document, parse
+from kongai.entities import identified
 from kongai.errors import ConfigError, Problem
-from kongai.identity import entity_id, plugin_id
+from kongai.identity import plugin_id
 from kongai.plugin import Plugin
 from kongai.router import Route, Service, url_parts
 from kongai.schema import Path, read
@@ -125,7 +125,6 @@ class _Builder:
     def __init__(self, document: Document) -> None:
         self.problems: list[Problem] = []
         self._document = document
-        self._now = int(time.time())
         self._services: list[_Entity[Service]] = []
         self._routes: list[_Entity[Route]] = []
         self._global: dict[str, Plugin] = {}
@@ -232,15 +231,7 @@ class _Builder:
             return None
         self._check_id(section, value.id, path)
         self._check_unique(section, "name", value.name, path)
-        return _Entity(
-            msgspec.structs.replace(
-                value,
-                id=value.id or entity_id(section, value.name),
-                created_at=value.created_at or self._now,
-                updated_at=value.updated_at or self._now,
-            ),
-            path,
-        )
+        return _Entity(identified(value), path)
 
     def _check_id(self, section: str, given: str | None, path: Path) -> None:
         if given is not None and not _UUID.fullmatch(given):

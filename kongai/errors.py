@@ -8,6 +8,7 @@
         NoRouteMatched     404
         RequestRejected    400 / 413 ...   the client is at fault
         NoServiceFound     503             the route leads nowhere
+        HTTPSRequired      426             the route does not serve plain HTTP
         ServerStopping     503             the server can't wait for the answer
         UpstreamError      502             the upstream is at fault
           UpstreamTimeout  504
@@ -86,6 +87,8 @@ class GatewayError(KongAIError):
     status = 500
     message = "An unexpected error occurred"
     ended = "internal"
+    headers: tuple[tuple[str, str], ...] = ()
+    """What the answer's head has beside the usual."""
 
     def __init__(
         self,
@@ -114,6 +117,14 @@ class NoServiceFound(GatewayError):
     status = 503
     message = "no Service found with those values"
     ended = "no_service"
+
+
+class HTTPSRequired(GatewayError):
+    """The route takes no plain HTTP."""
+
+    status = 426
+    message = "Please use HTTPS protocol"
+    ended = "https_required"
 
 
 class ServerStopping(GatewayError):
@@ -189,6 +200,16 @@ class ClientGone(BaseException):
     """
 
     ended = "client_abort"
+
+
+def ended_by(error: BaseException | None, otherwise: str = "killed") -> str:
+    """The record's word for an exchange that an exception ended.
+
+    Args:
+        error: the exception, if there was one.
+        otherwise: the word for one that brings none of its own.
+    """
+    return str(getattr(error, "ended", otherwise))
 
 
 def whereabouts(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote
 
 from werkzeug.datastructures import Headers
@@ -22,6 +22,7 @@ from kongai.errors import ClientGone, UpstreamError
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request, Response
 
+    from kongai.llm.call import Call
     from kongai.plugin import Plugin
     from kongai.router import Match, Route, Service
 
@@ -109,6 +110,23 @@ class Timings:
     """When the upstream's body had ended."""
     end: float | None = None
 
+    def kong(self, now: float) -> int:
+        """Milliseconds the gateway took before it asked the upstream, or until now."""
+        return milliseconds(self.start, now if self.sent is None else self.sent)
+
+    def proxy(self, now: float) -> int:
+        """Milliseconds it has waited for the upstream; -1 if it did not ask."""
+        if self.sent is None:
+            return -1
+        return milliseconds(self.sent, now if self.answered is None else self.answered)
+
+
+def milliseconds(start: float | None, end: float | None) -> int:
+    """Whole milliseconds between two readings of the clock; 0 where one is missing."""
+    if start is None or end is None:
+        return 0
+    return max(0, int((end - start) * 1000))
+
 
 class LogFields:
     """What plugins add to the record: Kong's ``kong.log.set_serialize_value``."""
@@ -164,15 +182,6 @@ class ErrorFormat(Protocol):
         """The event that ends a stream that can't be finished."""
 
 
-class LLMContext(Protocol):
-    """What an AI plugin knows of the exchange; other plugins may read it."""
-
-    provider: str
-    request_model: str | None
-    response_model: str | None
-    streaming: bool
-
-
 @dataclass(slots=True, eq=False)
 class Exchange:
     """One request's trip through the gateway."""
@@ -186,6 +195,8 @@ class Exchange:
     headers: Headers = field(default_factory=Headers)
     """The request's headers, in the client's order and spelling. What a plugin changes
     here goes upstream and shows in the record."""
+    sent_headers: Headers | None = None
+    """Where a balancer changed them for its upstream: the headers as last sent."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     timings: Timings = field(default_factory=Timings)
     match: Match | None = None
@@ -195,16 +206,17 @@ class Exchange:
     """Bytes of the request's body read so far."""
     error_format: ErrorFormat | None = None
     """The client's format, when a plugin knows it; None says errors in Kong's."""
-    llm: LLMContext | None = None
+    llm: Call | None = None
+    """What an AI plugin knows of its call; None without one."""
     tries: list[Try] = field(default_factory=list)
     upstream_request: UpstreamRequest | None = None
     upstream_response: UpstreamResponse | None = None
     response: Response | None = None
     """The answer to the client; from `header_filter` on."""
-    answered_by_kongai: bool = True
-    """Whether the answer is the gateway's own and not the upstream's."""
+    source: Literal["kong", "upstream"] = "kong"
+    """Whose the answer is: the gateway's own, or the upstream's."""
     bytes_sent: int = 0
-    """Bytes of the answer's body handed to the client."""
+    """Bytes of the answer's body handed to the client, its framing included."""
     secret_names: frozenset[str] = frozenset()
     """More headers and query arguments, in lower case, whose values the record must
     not show."""
@@ -215,6 +227,14 @@ class Exchange:
     """A plugin's own notes: ``exchange.state[self]``."""
     log: LogFields = field(default_factory=LogFields)
     """What to add to the record: ``exchange.log.set("team", "search")``."""
+
+    to_close: list[Callable[[], None]] = field(default_factory=list)
+    """What is to be closed by name when the exchange ends, however it ends."""
+
+    def let_go(self) -> None:
+        """Close the upstream's answer, or a plugin's, if that was not done yet."""
+        while self.to_close:
+            self.to_close.pop()()
 
     @property
     def route(self) -> Route | None:
@@ -341,23 +361,7 @@ def _quote(path: str) -> str:
     return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~-._")
 
 
-def request_headers(request: Request) -> Headers:
+def client_headers(request: Request) -> Headers:
     """The request's headers, exactly as sent where the server kept them."""
     raw = request.environ.get("kongai.headers")
     return Headers(raw if raw is not None else list(request.headers))
-
-
-__all__ = [
-    "Attempt",
-    "BodyTooLarge",
-    "ErrorFormat",
-    "Exchange",
-    "LLMContext",
-    "LogFields",
-    "Timings",
-    "Try",
-    "UpstreamRequest",
-    "UpstreamResponse",
-    "raw_target",
-    "request_headers",
-]

@@ -52,14 +52,17 @@ _SET_BY_US = frozenset(
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def request_headers(exchange: Exchange, host: str) -> list[tuple[str, str]]:
+def request_headers(
+    exchange: Exchange, client: Headers, host: str
+) -> list[tuple[str, str]]:
     """The head of the request to an upstream.
 
     Args:
+        exchange: the exchange.
+        client: the client's headers, as this upstream is to get them.
         host: the Host header's value.
     """
     request = exchange.request
-    client = exchange.headers
     protocol = request.environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2]
     peer = request.remote_addr or ""
     mount = request.environ.get("SCRIPT_NAME", "")
@@ -84,17 +87,17 @@ def request_headers(exchange: Exchange, host: str) -> list[tuple[str, str]]:
 
 
 def framed_body(
-    exchange: Exchange, headers: list[tuple[str, str]]
+    exchange: Exchange, body: bytes | None, headers: list[tuple[str, str]]
 ) -> bytes | Iterator[bytes] | None:
     """The body for the upstream: as read, or else as it comes; frames it in `headers`.
 
-    A body that was read is sent with its length. One that was not is passed on as it
-    arrives, framed as the client framed it.
+    A body that was read is sent with its length. One that was not (None) is passed on
+    as it arrives, framed as the client framed it.
     """
-    if exchange.body is not None:
-        if exchange.body or "content-length" in exchange.headers:
-            headers.append(("Content-Length", str(len(exchange.body))))
-        return exchange.body or None
+    if body is not None:
+        if body or "content-length" in exchange.headers:
+            headers.append(("Content-Length", str(len(body))))
+        return body or None
     if exchange.request.content_length is not None:
         headers.append(("Content-Length", str(exchange.request.content_length)))
         return exchange.stream_body() if exchange.request.content_length else None

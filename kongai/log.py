@@ -19,7 +19,7 @@ from urllib.parse import unquote_plus
 from werkzeug.datastructures import Headers
 
 from kongai import redact
-from kongai.exchange import Exchange, Try, request_headers
+from kongai.exchange import Exchange, Try, client_headers, milliseconds
 from kongai.router import Route, Service
 
 WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
@@ -168,7 +168,7 @@ def serialize(exchange: Exchange) -> dict[str, Any]:
         "upstream_status": _upstream_status(exchange),
         "client_ip": exchange.request.remote_addr or "",
         "started_at": exchange.timings.started_at,
-        "source": "kong" if exchange.answered_by_kongai else "upstream",
+        "source": exchange.source,
         "workspace": WORKSPACE,
         "workspace_name": "default",
     }
@@ -190,14 +190,14 @@ def _request(exchange: Exchange) -> dict[str, Any]:
     uri = redact.target(target, also)
     port = environ.get("SERVER_PORT", "")
     line = f"{request.method} {target} HTTP/1.1\r\n"
-    head = request_headers(request)
+    head = client_headers(request)
     return {
         "id": exchange.id,
         "method": request.method,
         "uri": uri,
         "url": f"{request.scheme}://{exchange.host_name}:{port}{uri}",
         "querystring": _querystring(exchange.query or "", also),
-        "headers": _headers(exchange.headers, exchange),
+        "headers": _headers(exchange.sent_headers or exchange.headers, exchange),
         "size": len(line) + _head_size(head) + exchange.body_size,
     }
 
@@ -250,22 +250,12 @@ def _gather(fields: dict[str, Any], name: str, value: Any) -> None:
 def _latencies(exchange: Exchange) -> dict[str, int]:
     timings = exchange.timings
     end = timings.end if timings.end is not None else timings.start
-    proxied = timings.sent is not None
-    before = timings.sent if timings.sent is not None else end
-    received = 0
-    if timings.answered is not None:
-        received = milliseconds(timings.answered, timings.received)
     return {
         "request": milliseconds(timings.start, end),
-        "kong": milliseconds(timings.start, before),
-        "proxy": milliseconds(before, timings.answered or end) if proxied else -1,
-        "receive": received,
+        "kong": timings.kong(end),
+        "proxy": timings.proxy(end),
+        "receive": milliseconds(timings.answered, timings.received),
     }
-
-
-def milliseconds(start: float, end: float | None) -> int:
-    """Whole milliseconds between two readings of the clock; 0 without an end."""
-    return 0 if end is None else max(0, int((end - start) * 1000))
 
 
 def _upstream_uri(exchange: Exchange) -> str:

@@ -17,21 +17,20 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
 from kongai import answers, balancer, config
 from kongai.body import Body
 from kongai.criteria import normalize
+from kongai.entities import paired
 from kongai.errors import (
-    ClientGone,
-    ConfigError,
     GatewayError,
     NoRouteMatched,
-    Problem,
+    NoServiceFound,
     RequestRejected,
     UpstreamError,
+    ended_by,
     whereabouts,
 )
 from kongai.exchange import (
@@ -40,14 +39,13 @@ from kongai.exchange import (
     Try,
     UpstreamRequest,
     UpstreamResponse,
+    client_headers,
     raw_target,
-    request_headers,
 )
-from kongai.identity import entity_id, plugin_id
+from kongai.identity import plugin_id
 from kongai.log import LogSink, serialize
 from kongai.plugin import Chain, Plugin
 from kongai.router import Match, Route, Router, Service
-from kongai.schema import Path, load
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -93,8 +91,7 @@ class Proxy:
         self.sinks = tuple(sinks)
         self._fallback = fallback
         self._transport = transport or _default_transport()
-        pairs = list(_with_ids(services, routes))
-        _check_names(pairs)
+        pairs = paired(services, routes)
         self.services = tuple({id(s): s for _, s in pairs if s}.values())
         self.routes = tuple(route for route, _ in pairs)
         self._router = Router(pairs)
@@ -213,10 +210,7 @@ class Proxy:
         if fallback is not None:
             return Response.from_app(fallback, exchange.request.environ)
         body = self._run(exchange)
-        response = cast("Response", exchange.response)
-        response.response = body
-        response.direct_passthrough = True
-        return response
+        return answers.streamed(exchange, body)
 
     def _begin(self, request: Request) -> Exchange:
         target = raw_target(request.environ)
@@ -224,7 +218,7 @@ class Proxy:
             request,
             target=target,
             path=normalize(target.partition("?")[0]),
-            headers=request_headers(request),
+            headers=client_headers(request),
         )
         try:
             for rewrite in self._unmatched.rewrite:
@@ -232,9 +226,15 @@ class Proxy:
         except BaseException as error:
             # It is raised again where there is a chain to record it.
             exchange.error = error
-        exchange.match = self._router.match(
+        match = self._router.match(
             request.method, exchange.host, exchange.path, exchange.headers
         )
+        if match is not None and request.scheme not in match.route.protocols:
+            exchange.error = exchange.error or answers.https_required(
+                exchange, match.route
+            )
+        else:
+            exchange.match = match
         return exchange
 
     def _fallback_for(self, exchange: Exchange) -> WSGIApplication | None:
@@ -250,7 +250,8 @@ class Proxy:
                 chunks = self._failed(exchange, chain, error)
         except BaseException as gone:
             # Nobody is left to answer; the record is still owed.
-            self._gone(exchange, gone)
+            exchange.error = gone
+            exchange.ended = ended_by(gone)
             self._finish(exchange, chain)
             raise
         return Body(exchange, chunks, lambda: self._finish(exchange, chain))
@@ -265,10 +266,8 @@ class Proxy:
             if response is not None:
                 return self._filtered(exchange, chain, answers.own(exchange, response))
         upstream = self._send(exchange, self._plan(exchange, chain))
-        exchange.upstream_response = upstream
-        exchange.answered_by_kongai = False
-        exchange.response = answers.relayed(exchange, upstream)
-        return self._filtered(exchange, chain, upstream.chunks)
+        chunks = answers.relayed(exchange, upstream)
+        return self._filtered(exchange, chain, chunks)
 
     def _failed(
         self, exchange: Exchange, chain: Chain, error: Exception
@@ -279,13 +278,12 @@ class Proxy:
             failure = error
         elif isinstance(error, HTTPException) and error.code is not None:
             # A plugin may use Werkzeug's and Flask's way of saying no.
-            failure = RequestRejected(error.name, status=error.code, ended="ok")
+            failure = RequestRejected(error.name, status=error.code)
         else:
             _logger.error("%s; request %s", whereabouts(error), exchange.id)
             failure = GatewayError()
         exchange.ended = failure.ended
-        self._close_upstream(exchange)
-        exchange.answered_by_kongai = True
+        exchange.let_go()
         chunks = answers.failure(exchange, failure)
         try:
             return self._filtered(exchange, chain, chunks)
@@ -312,9 +310,14 @@ class Proxy:
         self, exchange: Exchange, plan: Generator[UpstreamRequest, Attempt, None]
     ) -> UpstreamResponse:
         """Do what the balancer says; its last outcome is the answer."""
-        request = next(plan)
+        choosing = time.perf_counter_ns()
+        request = next(plan, None)
+        if request is None:
+            raise NoServiceFound
         while True:
-            attempt = self._attempt(exchange, request)
+            chosen_in = time.perf_counter_ns() - choosing
+            attempt = self._attempt(exchange, request, chosen_in)
+            choosing = time.perf_counter_ns()
             try:
                 request = plan.send(attempt)
             except StopIteration:
@@ -322,15 +325,20 @@ class Proxy:
             except BaseException:
                 _let_go(attempt)
                 raise
+            if attempt.response is not None:
+                last = exchange.tries[-1]
+                last.state, last.code = "next", attempt.response.status
             _let_go(attempt)
         if attempt.error is not None:
             raise attempt.error
         assert attempt.response is not None
         return attempt.response
 
-    def _attempt(self, exchange: Exchange, request: UpstreamRequest) -> Attempt:
+    def _attempt(
+        self, exchange: Exchange, request: UpstreamRequest, chosen_in: int
+    ) -> Attempt:
         exchange.upstream_request = request
-        started = Try(time.time_ns(), request.host, request.port)
+        started = Try(time.time_ns(), request.host, request.port, chosen_in)
         exchange.tries.append(started)
         exchange.timings.sent = time.perf_counter()
         try:
@@ -343,17 +351,9 @@ class Proxy:
             started.ip, started.port = response.peer
         return Attempt(request, response=response)
 
-    def _gone(self, exchange: Exchange, error: BaseException) -> None:
-        exchange.error = error
-        exchange.ended = error.ended if isinstance(error, ClientGone) else "killed"
-
-    def _close_upstream(self, exchange: Exchange) -> None:
-        if exchange.upstream_response is not None:
-            exchange.upstream_response.close()
-
     def _finish(self, exchange: Exchange, chain: Chain) -> None:
         """The log phase: whatever happened, every plugin and sink gets its turn."""
-        self._close_upstream(exchange)
+        _guarded(Exchange.let_go, exchange)
         exchange.timings.end = time.perf_counter()
         for log in chain.log:
             _guarded(log, exchange)
@@ -374,9 +374,10 @@ class Proxy:
         for scope in scopes:
             taken = {plugin.name for plugin in chosen}
             chosen += [plugin for plugin in scope if plugin.name not in taken]
-        for plugin in (*chosen, *self._extra):
+        chain = Chain([*chosen, *self._extra])
+        for plugin in chain.plugins:
             plugin.id = plugin.id or plugin_id(plugin.name)
-        return Chain([*chosen, *self._extra])
+        return chain
 
 
 _MATCHES_NOTHING = Route(methods=("NOTHING",))
@@ -403,49 +404,3 @@ def _guarded(step: Callable[[Exchange], None], exchange: Exchange) -> None:
 
 def _emitting(sink: LogSink) -> Callable[[Exchange], None]:
     return lambda exchange: sink.emit(serialize(exchange))
-
-
-def _with_ids(
-    services: Sequence[Service], routes: Sequence[Route]
-) -> Iterator[tuple[Route, Service | None]]:
-    """Pairs of route and service; entities made by hand get the ids of a file's."""
-    for index, service in enumerate(services):
-        path = ("services", index)
-        named = _identified(service, path)
-        for number, route in enumerate(service.routes):
-            yield _identified(route, (*path, "routes", number)), named
-    for index, route in enumerate(routes):
-        yield _identified(route, ("routes", index)), None
-
-
-def _identified(entity: Any, path: Path) -> Any:
-    """The entity, checked as one in a file is, with the id it would have there."""
-    now = int(time.time())
-    kind = "routes" if isinstance(entity, Route) else "services"
-    load(type(entity), _fields(entity), path, elsewhere=_CHILDREN)
-    return msgspec.structs.replace(
-        entity,
-        id=entity.id or entity_id(kind, entity.name),
-        created_at=entity.created_at or now,
-        updated_at=entity.updated_at or now,
-    )
-
-
-_CHILDREN = ("url", "routes", "plugins")
-
-
-def _fields(entity: Any) -> dict[str, Any]:
-    fields = msgspec.structs.asdict(entity)
-    return {
-        name: value
-        for name, value in fields.items()
-        if value is not None and name not in _CHILDREN
-    }
-
-
-def _check_names(pairs: Iterable[tuple[Route, Service | None]]) -> None:
-    names: set[str] = set()
-    for route, _ in pairs:
-        if route.name is not None and route.name in names:
-            raise ConfigError([Problem("routes", f"two routes named '{route.name}'")])
-        names.add(route.name or "")

@@ -14,10 +14,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+CONTENT_TYPE = "text/event-stream"
+
 MAX_EVENT_SIZE = 16 * 1024 * 1024
 """The largest event a `Decoder` accepts unless told otherwise, in bytes."""
 
 _BOM = b"\xef\xbb\xbf"
+
+
+def is_event_stream(content_type: str | None) -> bool:
+    """Whether a Content-Type is that of an event stream."""
+    return (content_type or "").partition(";")[0].strip().lower() == CONTENT_TYPE
 
 
 class EventTooLarge(ValueError):

@@ -66,7 +66,7 @@ def test_an_upstreams_head_is_passed_on() -> None:
         ("X-Tab", "a\tb"),
     ]
     found = proxied()
-    response = answers.relayed(found, upstream(*head))
+    response = relayed(found, upstream(*head))
     assert pairs(response) == head
     assert response.headers["X-Kong-Proxy-Latency"] == "20"
     assert response.headers["X-Kong-Upstream-Latency"] == "30"
@@ -75,14 +75,22 @@ def test_an_upstreams_head_is_passed_on() -> None:
     assert response.headers["Server"] == SERVER
 
 
+def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Response:
+    chunks = answers.relayed(exchange, upstream)
+    assert chunks is upstream.chunks
+    assert exchange.source == "upstream"
+    assert exchange.response is not None
+    return exchange.response
+
+
 def test_what_the_upstream_does_not_say_is_not_said() -> None:
-    response = answers.relayed(proxied(), upstream())
+    response = relayed(proxied(), upstream())
     assert {name.lower() for name, _ in response.headers} == OURS
 
 
 def test_server_is_the_upstreams_and_via_is_both() -> None:
     head = (("Server", "up/1"), ("Via", "1.0 up"))
-    response = answers.relayed(proxied(), upstream(*head))
+    response = relayed(proxied(), upstream(*head))
     assert response.headers.get_all("Server") == ["up/1"]
     assert response.headers.get_all("Via") == [f"1.0 up, 1.1 {SERVER}"]
 
@@ -105,7 +113,7 @@ def test_server_is_the_upstreams_and_via_is_both() -> None:
 def test_what_is_for_the_next_hop_or_unsendable_stays_here(
     head: list[tuple[str, str]],
 ) -> None:
-    response = answers.relayed(proxied(), upstream(("X-Kept", "1"), *head))
+    response = relayed(proxied(), upstream(("X-Kept", "1"), *head))
     assert pairs(response) == [("X-Kept", "1")]
 
 
@@ -123,7 +131,7 @@ def test_what_is_for_the_next_hop_or_unsendable_stays_here(
     ],
 )
 def test_the_status_line(status: int, reason: str, expected: str) -> None:
-    response = answers.relayed(proxied(), upstream(status=status, reason=reason))
+    response = relayed(proxied(), upstream(status=status, reason=reason))
     assert response.status == expected
     assert response.status_code == status
 
@@ -132,9 +140,7 @@ def test_the_status_line(status: int, reason: str, expected: str) -> None:
     ("status", "kept"), [(200, True), (204, False), (304, False), (404, True)]
 )
 def test_where_there_is_no_body_there_is_no_length(status: int, kept: bool) -> None:
-    response = answers.relayed(
-        proxied(), upstream(("Content-Length", "5"), status=status)
-    )
+    response = relayed(proxied(), upstream(("Content-Length", "5"), status=status))
     assert ("content-length" in response.headers) == kept
 
 

@@ -7,14 +7,14 @@ import pytest
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from kongai.balancer import IDEMPOTENT, retrying, to_service, with_service_policy
+from kongai.balancer import IDEMPOTENT, Address, forward, retrying, to_service
 from kongai.errors import NoServiceFound, UpstreamError, UpstreamTimeout
 from kongai.exchange import (
     Attempt,
     Exchange,
     UpstreamRequest,
+    client_headers,
     raw_target,
-    request_headers,
 )
 from kongai.router import Route, Router, Service
 from kongai.testing import answer
@@ -121,7 +121,7 @@ def matched(
         incoming,
         target=raw_target(made),
         path=path,
-        headers=request_headers(incoming),
+        headers=client_headers(incoming),
     )
     router = Router([(route or Route(paths=("/route",)), service)])
     exchange.match = router.match(
@@ -201,15 +201,37 @@ def test_a_service_sets_time_outs_retries_and_verification() -> None:
         retries=7,
         tls_verify=False,
     )
-    asked, retries = with_service_policy(request(), service)
+    exchange = matched(service)
+    asked = next(to_service(exchange))
     assert (asked.connect_timeout, asked.read_timeout) == (1.5, 2.5)
-    assert (asked.verify, retries) == (False, 7)
+    assert asked.verify is False
+    assert tries(to_service(exchange), [UNSENT] * 9) == 8
 
 
 @pytest.mark.parametrize("service", [None, Service(), Service("https://h")])
 def test_without_settings_kongs_hold_and_certificates_are_verified(
     service: Service | None,
 ) -> None:
-    asked, retries = with_service_policy(request(), service)
+    exchange = matched(service)
+    address = Address("https", "h", 443, "h")
+    asked = next(forward(exchange, address, "/"))
     assert (asked.connect_timeout, asked.read_timeout) == (60.0, 60.0)
-    assert (asked.verify, retries) == (True, 5)
+    assert asked.verify is True
+    assert tries(forward(exchange, address, "/"), [UNSENT] * 9) == 6
+
+
+def test_an_upstream_gets_headers_and_a_body_of_its_own() -> None:
+    """What one target is sent, its credential above all, is not the next one's."""
+    exchange = matched(None, method="POST", data=b"hello", headers={"x-api-key": "a"})
+    exchange.read_body()
+    headers = exchange.headers.copy()
+    headers["x-api-key"] = "b"
+    address = Address("https", "h", 443, "h")
+    first = next(forward(exchange, address, "/", headers=headers, body=b"hi"))
+    assert ("x-api-key", "b") in [(n.lower(), v) for n, v in first.headers]
+    assert (first.body, exchange.body) == (b"hi", b"hello")
+    assert exchange.sent_headers is headers
+    second = next(forward(exchange, address, "/"))
+    assert ("x-api-key", "a") in [(n.lower(), v) for n, v in second.headers]
+    assert second.body == b"hello"
+    assert exchange.sent_headers is None

@@ -13,8 +13,8 @@ from kongai.exchange import (
     BodyTooLarge,
     LogFields,
     UpstreamRequest,
+    client_headers,
     raw_target,
-    request_headers,
 )
 from kongai.router import Match
 
@@ -61,7 +61,7 @@ def made(environ: dict[str, Any] | None = None) -> Exchange:
     found = builder.get_environ()
     request = Request({name: v for name, v in found.items() if v is not None})
     return Exchange(
-        request, target=raw_target(request.environ), headers=request_headers(request)
+        request, target=raw_target(request.environ), headers=client_headers(request)
     )
 
 
@@ -205,16 +205,16 @@ def test_the_host_with_and_without_its_port(header: str, host: str, name: str) -
 def test_headers_are_as_the_server_kept_them() -> None:
     raw = [("x-b", "1"), ("X-A", "2"), ("x-B", "3")]
     request = made(environ={"kongai.headers": raw}).request
-    assert list(request_headers(request)) == raw
+    assert list(client_headers(request)) == raw
     request = made(environ={"HTTP_X_A": "1"}).request
-    assert request_headers(request)["x-a"] == "1"
+    assert client_headers(request)["x-a"] == "1"
 
 
 def test_a_plugin_changes_its_own_copy_of_the_headers() -> None:
     raw = [("Host", "a"), ("X-A", "1")]
     exchange = made(environ={"kongai.headers": raw})
     exchange.headers["X-A"] = "2"
-    assert request_headers(exchange.request)["X-A"] == "1"
+    assert client_headers(exchange.request)["X-A"] == "1"
 
 
 def test_route_and_service_are_those_that_matched() -> None:

@@ -10,7 +10,7 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from kongai import __version__
-from kongai.exchange import Exchange, raw_target, request_headers
+from kongai.exchange import Exchange, client_headers, raw_target
 from kongai.forwarding import (
     SERVER,
     VIA,
@@ -46,7 +46,7 @@ def exchange(
     }
     incoming = Request(made)
     found = Exchange(
-        incoming, target=raw_target(made), headers=request_headers(incoming)
+        incoming, target=raw_target(made), headers=client_headers(incoming)
     )
     found.path = found.target.partition("?")[0]
     if route is not None:
@@ -57,7 +57,7 @@ def exchange(
 
 
 def upstream(found: Exchange) -> list[tuple[str, str]]:
-    return upstream_headers(found, "api.example")
+    return upstream_headers(found, found.headers, "api.example")
 
 
 def values(headers: Iterable[tuple[str, str]], name: str) -> list[str]:
@@ -250,7 +250,7 @@ def test_a_body_that_was_not_read_is_framed_as_the_client_framed_it(
 ) -> None:
     found = exchange(framing, body=wire, **environ)
     head: list[tuple[str, str]] = []
-    passed = framed_body(found, head)
+    passed = framed_body(found, found.body, head)
     assert head == framing
     assert not isinstance(passed, bytes)
     assert b"".join(passed or ()) == sent
@@ -272,7 +272,7 @@ def test_a_body_that_was_read_is_sent_with_its_length(
     found = exchange(headers)
     found.body = body
     head: list[tuple[str, str]] = []
-    assert framed_body(found, head) == (body or None)
+    assert framed_body(found, found.body, head) == (body or None)
     assert head == framing
 
 

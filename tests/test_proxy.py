@@ -5,7 +5,7 @@ import re
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import unquote
 from wsgiref.validate import validator
 
@@ -244,6 +244,43 @@ def test_a_plugins_answer_may_be_left_too(chunks: int, ended: str) -> None:
     assert gateway.record["kongai"] == {"ended": ended}
 
 
+def test_a_plugins_answer_that_does_not_close_costs_no_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def close() -> None:
+        raise ValueError(SECRET)
+
+    response = Response("ab")
+    response.call_on_close(close)
+    gateway = Gateway(hello, Answering(response))
+    assert gateway.ask().body == b"ab"
+    assert gateway.record["kongai"] == {"ended": "ok"}
+    assert "ValueError at " in caplog.text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("through", ["WSGI", "handle"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_plugins_answer_is_closed_with_the_exchange(
+    through: str, streamed: bool
+) -> None:
+    closed: list[str] = []
+    response = Response((c for c in ("a", "b")) if streamed else "ab")
+    response.call_on_close(lambda: closed.append("closed"))
+    gateway = Gateway(hello, Answering(response))
+    if through == "WSGI":
+        call = Call(gateway)
+        call.read()
+        assert closed == []
+        call.close()
+    else:
+        found = gateway.proxy.handle(EnvironBuilder("/s").get_request())
+        assert b"".join(found.iter_encoded()) == b"ab"
+        found.close()
+    assert closed == ["closed"]
+    assert gateway.record["kongai"] == {"ended": "ok"}
+
+
 class Raising(Plugin):
     """Raises in one of its phases; `first chunk` and `later` are of a body filter."""
 
@@ -300,7 +337,7 @@ BEFORE_THE_BODY = ("rewrite", "access", "balancer", "header_filter", "body_filte
         (ValueError(SECRET), 500, UNEXPECTED, "internal"),
         (RequestRejected("Not so"), 400, "Not so", "bad_request"),
         (GatewayError('Too\n"much"\\', status=429, ended="x"), 429, None, "x"),
-        (Forbidden(SECRET), 403, "Forbidden", "ok"),
+        (Forbidden(SECRET), 403, "Forbidden", "bad_request"),
     ],
     ids=["bug", "rejection", "quotes", "abort"],
 )
@@ -1152,3 +1189,35 @@ def test_no_secret_is_written_down(
         sent = dict(gateway.upstream.requests[0].headers)
         assert sent["X-Api-Key"] == SECRET
         assert SECRET in gateway.upstream.requests[0].target
+
+
+@pytest.mark.parametrize(
+    ("code", "header"),
+    [
+        (426, ("Upgrade", "TLS/1.2, HTTP/1.1")),
+        (301, ("Location", "https://front.example:81/a?b=1")),
+        (308, ("Location", "https://front.example:81/a?b=1")),
+    ],
+)
+def test_a_route_with_https_alone_refuses_plain_http(
+    code: Literal[426, 301, 308], header: tuple[str, str]
+) -> None:
+    """As Kong does: before the route's plugins, so that only global ones run."""
+    route = Route(
+        paths=["/a"], protocols=["https"], https_redirect_status_code=code, plugins=[]
+    )
+    transport = MockTransport(lambda request: answer(b"secure"))
+    rows = ListSink()
+    proxy = Proxy(
+        [Service("http://h", routes=[route])], sinks=[rows], transport=transport
+    )
+    with Client(proxy).get("/a?b=1", base_url="http://front.example:81") as refused:
+        assert refused.status_code == code
+        assert refused.headers[header[0]] == header[1]
+        assert refused.json is not None
+        assert refused.json["message"] == "Please use HTTPS protocol"
+    with Client(proxy).get("/a?b=1", base_url="https://front.example:81") as served:
+        assert served.get_data() == b"secure"
+    assert [row["kongai"]["ended"] for row in rows] == ["https_required", "ok"]
+    assert "route" not in rows[0]
+    assert len(transport.requests) == 1

@@ -16,6 +16,7 @@ from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.transport import RequestsTransport
 from tests.live.upstream import Connection, FakeUpstream, Request
+from tests.live.waiting import wait_until
 
 SECRET = "c4nary-5f1d"
 
@@ -53,6 +54,12 @@ def read(response: UpstreamResponse) -> bytes:
         return b"".join(response.chunks)
     finally:
         response.close()
+
+
+def opened(upstream: FakeUpstream, count: int) -> list[Connection]:
+    """All connections there are, once there are so many."""
+    wait_until(lambda: len(upstream.connections) >= count, f"connection {count}")
+    return upstream.connections
 
 
 def ok(request: Request, connection: Connection) -> None:
@@ -260,7 +267,7 @@ def test_what_has_no_body_is_over_at_once(method: str, answer: bytes) -> None:
     with FakeUpstream(raw(answer, close=False)) as upstream, transport() as sender:
         for _ in range(2):
             assert read(sender.send(asking(upstream, method=method))) == b""
-        assert len(upstream.connections) == 1
+        assert len(opened(upstream, 1)) == 1
 
 
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n"
@@ -295,7 +302,7 @@ def test_interim_answers_are_skipped(interim: list[bytes], joined: bool) -> None
             assert response.status == 200
             assert response.headers == [("Content-Length", str(len(target)))]
             assert read(response) == target.encode()
-        assert len(upstream.connections) == 1
+        assert len(opened(upstream, 1)) == 1
 
 
 BAD_ANSWERS = {
@@ -540,7 +547,7 @@ def test_a_connection_is_used_again_once_its_answer_was_read() -> None:
         for number in range(5):
             response = sender.send(asking(upstream, f"/{number}"))
             assert read(response) == b"/%d" % number
-        assert len(upstream.connections) == 1
+        assert len(opened(upstream, 1)) == 1
 
 
 def test_a_connection_is_closed_when_its_answer_was_not_read() -> None:
@@ -550,7 +557,7 @@ def test_a_connection_is_closed_when_its_answer_was_not_read() -> None:
                 response = sender.send(asking(upstream))
                 assert next(response.chunks) == b"hello"
                 response.close()
-            assert all(c.closed_by_peer(5) for c in upstream.connections)
+            assert all(c.closed_by_peer(5) for c in opened(upstream, 3))
         assert len(upstream.connections) == 3
 
 
@@ -560,7 +567,7 @@ def test_closing_an_answer_twice_does_no_harm() -> None:
         assert read(response) == b"/"
         response.close()
         assert read(sender.send(asking(upstream, "/2"))) == b"/2"
-        assert len(upstream.connections) == 1
+        assert len(opened(upstream, 1)) == 1
 
 
 def test_a_connection_that_closed_while_idle_is_replaced() -> None:
@@ -572,9 +579,9 @@ def test_a_connection_that_closed_while_idle_is_replaced() -> None:
         for count in range(1, 4):
             response = sender.send(asking(upstream, method="POST", body=b"p"))
             assert read(response) == b"x"
-            upstream.connections[-1].stop()
+            opened(upstream, count)[-1].stop()
             assert len(upstream.requests) == count
-        assert len(upstream.connections) == 3
+        assert len(opened(upstream, 3)) == 3
 
 
 def test_a_connection_that_closes_under_the_request() -> None:

@@ -13,53 +13,32 @@ from __future__ import annotations
 import string
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote_plus, urlsplit
 
+from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from kongai import forwarding
-from kongai.balancer import retrying, with_service_policy
+from kongai import forwarding, registry
+from kongai.balancer import Address, forward
 from kongai.content_coding import ContentDecoder
 from kongai.errors import RequestRejected, UpstreamTruncated
 from kongai.exchange import Attempt, BodyTooLarge, Exchange, UpstreamRequest
 from kongai.llm import pricing
+from kongai.llm.call import Call
 from kongai.llm.formats import AnswerReader
 from kongai.plugin import Plugin
 from kongai.plugins.ai_proxy_config import AIProxyConfig
 from kongai.plugins.ai_statistics import Statistics
 from kongai.router import DEFAULT_PORTS
 from kongai.schema import load
+from kongai.sse import is_event_stream
 
 # A client may name a model that a header can't; what it can't say is %-encoded.
 _PRINTABLE = string.punctuation + " "
 _NO_PROMPT = "request body doesn't contain valid prompts"
 _NO_MODEL = "model parameter not found in request, nor in gateway configuration"
 _NO_STREAMS = "response streaming is not enabled for this LLM"
-
-
-@dataclass(slots=True)
-class Call:
-    """What is known of one call to an LLM; other plugins find it in `exchange.llm`."""
-
-    provider: str
-    path: str
-    """The provider's path, without the query."""
-    chat: bool
-    """Whether it is a chat request, one that is read and counted."""
-    request_model: str | None = None
-    response_model: str | None = None
-    streaming: bool = False
-    reader: AnswerReader | None = None
-    """Reads the answer along; there once a chat answer with status 200 is."""
-    asked: float | None = None
-    """When the request was read; seconds of a monotonic clock, like the next two."""
-    first_token: float | None = None
-    answered: float | None = None
-    """When the answer had come to its end."""
-    payload: list[bytes] | None = None
-    """The answer's body, where payloads are logged."""
 
 
 class AIProxy(Plugin):
@@ -91,6 +70,7 @@ class AIProxy(Plugin):
             fields = {**_defaults(provider), **fields}
         self.config = load(AIProxyConfig, fields) if config is None else config
         self._format = self.config.client_format
+        self._answers = registry.format(self.config.provider.format)
         self._upstream = _Upstream(self.config)
         self._statistics = Statistics(self.config)
 
@@ -114,7 +94,6 @@ class AIProxy(Plugin):
         exchange.llm = call
         if chat:
             self._read_request(exchange, call)
-        self._set_headers(exchange, call)
         return None
 
     def balancer(
@@ -122,30 +101,20 @@ class AIProxy(Plugin):
     ) -> Generator[UpstreamRequest, Attempt, None] | None:
         """Send the request to the provider, by the rules of the route's service."""
         call = exchange.llm
-        if not isinstance(call, Call):
+        if call is None:
             return None
-        upstream = self._upstream
-        headers = forwarding.request_headers(exchange, upstream.host_header)
-        body = forwarding.framed_body(exchange, headers)
-        request = UpstreamRequest(
-            method=exchange.request.method,
-            scheme=upstream.scheme,
-            host=upstream.host,
-            port=upstream.port,
-            target=self._target(exchange, call),
-            headers=headers,
-            body=body,
+        return forward(
+            exchange,
+            self._upstream.address,
+            self._target(exchange, call),
+            headers=self._headers(exchange, call),
+            body=call.body,
         )
-        return retrying(*with_service_policy(request, exchange.service))
 
     def header_filter(self, exchange: Exchange) -> None:
         """Name the model that was asked, on an answer with status 200."""
         call, response = exchange.llm, exchange.response
-        if (
-            not isinstance(call, Call)
-            or exchange.answered_by_kongai
-            or response is None
-        ):
+        if call is None or exchange.source == "kong" or response is None:
             return
         if call.chat and response.status_code == 200 and self.config.model_name_header:
             model = quote(call.request_model or "", safe=_PRINTABLE)
@@ -156,28 +125,24 @@ class AIProxy(Plugin):
     ) -> Iterator[bytes]:
         """Pass the answer on and read it along."""
         call, upstream = exchange.llm, exchange.upstream_response
-        if (
-            not isinstance(call, Call)
-            or exchange.answered_by_kongai
-            or upstream is None
-        ):
+        if call is None or exchange.source == "kong" or upstream is None:
             return chunks
         if self.config.logging.log_payloads:
             call.payload = []
         if not call.chat or upstream.status != 200:
             return _relayed(chunks, call)
         head = {name.lower(): value for name, value in upstream.headers}
-        events = head.get("content-type", "").startswith("text/event-stream")
+        events = is_event_stream(head.get("content-type"))
         call.streaming = events
         call.reader = (
-            self._format.stream_reader() if events else self._format.whole_reader()
+            self._answers.stream_reader() if events else self._answers.whole_reader()
         )
         decoder = ContentDecoder(head.get("content-encoding", ""))
         return _read_along(chunks, call, call.reader, decoder)
 
     def log(self, exchange: Exchange) -> None:
         """Write `ai.proxy` into the record, where statistics are on."""
-        if isinstance(exchange.llm, Call) and self.config.logging.log_statistics:
+        if exchange.llm is not None and self.config.logging.log_statistics:
             self._statistics.write(exchange, exchange.llm, self.id)
 
     def _read_request(self, exchange: Exchange, call: Call) -> None:
@@ -199,7 +164,7 @@ class AIProxy(Plugin):
         call.streaming = facts.streaming
         if not facts.has_prompt:
             raise RequestRejected(_NO_PROMPT)
-        exchange.body = self._apply_rules(body, facts.model, call)
+        call.body = self._apply_rules(body, facts.model, call)
         call.asked = time.perf_counter()
 
     def _apply_rules(self, body: bytes, model: str | None, call: Call) -> bytes:
@@ -218,8 +183,9 @@ class AIProxy(Plugin):
             fixed["stream"] = call.streaming = True
         return self._format.with_fields(body, fixed) if fixed else body
 
-    def _set_headers(self, exchange: Exchange, call: Call) -> None:
-        headers, auth = exchange.headers, self.config.auth
+    def _headers(self, exchange: Exchange, call: Call) -> Headers:
+        """The client's headers as the provider gets them."""
+        headers, auth = exchange.headers.copy(), self.config.auth
         version = self.config.model.options.anthropic_version
         if self.config.provider.version_header and version is not None:
             headers[self.config.provider.version_header] = version
@@ -230,6 +196,7 @@ class AIProxy(Plugin):
             exchange.secret_names |= {auth.header_name.lower()}
             if not (auth.allow_override and auth.header_name in headers):
                 headers[auth.header_name] = auth.header_value
+        return headers
 
     def _target(self, exchange: Exchange, call: Call) -> str:
         auth, query = self.config.auth, exchange.query
@@ -253,12 +220,13 @@ class _Upstream:
         options = config.model.options
         chat_path = config.provider.chat_path
         parts = urlsplit(options.upstream_url or config.provider.url)
-        self.scheme = parts.scheme
-        self.host = parts.hostname or ""
-        self.port = parts.port or DEFAULT_PORTS[parts.scheme]
-        # As Kong sends it: without the port, whatever that is.
-        self.host_header = forwarding.host_header(
-            self.scheme, self.host, DEFAULT_PORTS[self.scheme]
+        scheme, host = parts.scheme, parts.hostname or ""
+        self.address = Address(
+            scheme,
+            host,
+            parts.port or DEFAULT_PORTS[scheme],
+            # As Kong sends it: without the port, whatever that is.
+            forwarding.host_header(scheme, host, DEFAULT_PORTS[scheme]),
         )
         path = "/" + parts.path.lstrip("/")
         given = "" if path == "/" else path
@@ -303,7 +271,7 @@ def _relayed(chunks: Iterator[bytes], call: Call) -> Iterator[bytes]:
         if call.payload is not None:
             call.payload.append(chunk)
         yield chunk
-    call.answered = time.perf_counter()
+    call.received = time.perf_counter()
 
 
 def _read_along(
@@ -326,7 +294,7 @@ def _read_along(
                 call.first_token = time.perf_counter()
             yield chunk
     finally:
-        call.answered = time.perf_counter()
+        call.received = time.perf_counter()
         reader.end()
         call.response_model = reader.model
     if decoder.broken:

@@ -10,13 +10,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from kongai import redact
-from kongai.exchange import Exchange
+from kongai.exchange import Exchange, milliseconds
+from kongai.llm.call import Call
 from kongai.llm.pricing import PriceTable, price_table, tier_factor, typed_table
 from kongai.llm.usage import Usage
-from kongai.log import milliseconds
 
 if TYPE_CHECKING:
-    from kongai.plugins.ai_proxy import Call
     from kongai.plugins.ai_proxy_config import AIProxyConfig, Options
 
 _UNSPECIFIED = "UNSPECIFIED"
@@ -41,7 +40,7 @@ class Statistics:
         """
         latency = 0
         if call.asked is not None and exchange.timings.sent is not None:
-            end = call.answered or exchange.timings.end
+            end = call.received or exchange.timings.end
             latency = milliseconds(call.asked, end)
         fields: dict[str, Any] = {"meta": self._meta(call, plugin_id, latency)}
         if call.chat:
@@ -129,7 +128,8 @@ def _table_prices(exchange: Exchange, call: Call) -> PriceTable | None:
 
 
 def _payload(exchange: Exchange, call: Call) -> dict[str, str]:
-    asked, answered = exchange.body or b"", b"".join(call.payload or ())
+    asked = call.body or exchange.body or b""
+    answered = b"".join(call.payload or ())
     return {
         "request": redact.text(asked.decode("utf-8", "replace")),
         "response": redact.text(answered.decode("utf-8", "replace")),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -719,6 +721,14 @@ def test_a_client_that_looks_whether_somebody_is_there(
     assert "ai" not in gateway.record
 
 
+def test_a_get_with_a_chunked_body_is_more_than_a_look() -> None:
+    gateway = Gateway()
+    environ: dict[str, Any] = {"HTTP_TRANSFER_ENCODING": "chunked"}
+    environ |= {"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(question())}
+    assert gateway.ask("/anything", method="GET", **environ).body == message()
+    assert gateway.seen.body == question()
+
+
 def test_a_get_with_a_body_stays_a_get() -> None:
     gateway = Gateway()
     assert gateway.ask(method="GET", body=question()).status == 200
@@ -1293,6 +1303,42 @@ def test_a_model_without_a_price() -> None:
     gateway.ask(body=question(model="no-such-model"))
     assert gateway.usage["cost"] == 0
     assert gateway.record["kongai"] == {"ended": "ok", "price": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [("/anything/v1/messages", 529), ("/anything/v1/files", 200)]
+)
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/html"])
+def test_only_answers_to_chats_are_read(target: str, status: int, kind: str) -> None:
+    """What is no answer of a model is neither counted nor found wanting."""
+    said = b"<html>data: this ends as it likes\n\n"
+    gateway = Gateway(
+        lambda _: answer(said, status=status, headers=[("content-type", kind)])
+    )
+    got = gateway.ask(target)
+    assert (got.status, got.body, got.cut) == (status, said, False)
+    assert gateway.record["kongai"] == {"ended": "ok"}
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_the_price_table_is_loaded_when_a_server_starts(statistics: bool) -> None:
+    """Loading it takes long: neither an import nor the first answer should wait."""
+    script = f"""
+import sys
+from kongai import AIProxy
+plugin = AIProxy(
+    provider="anthropic",
+    llm_format="anthropic",
+    logging={{"log_statistics": {statistics}}},
+)
+before = "genai_prices" in sys.modules
+plugin.init_worker()
+print(before, "genai_prices" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", str(statistics)]
 
 
 @pytest.mark.parametrize("status", [204, 301, 400, 404, 429, 500, 529])

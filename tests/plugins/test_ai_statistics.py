@@ -10,9 +10,9 @@ from werkzeug.test import create_environ
 from werkzeug.wrappers import Request
 
 from kongai.exchange import Exchange, Timings
+from kongai.llm.call import Call
 from kongai.llm.formats import AnswerReader, anthropic
 from kongai.llm.usage import Usage
-from kongai.plugins.ai_proxy import Call
 from kongai.plugins.ai_proxy_config import AIProxyConfig
 from kongai.plugins.ai_statistics import Statistics
 from kongai.schema import load
@@ -41,7 +41,7 @@ def call(
         "request_model": MODEL,
         "response_model": MODEL,
         "asked": 1000.0,
-        "answered": 1000 + milliseconds / 1000,
+        "received": 1000 + milliseconds / 1000,
         "first_token": None if first is None else 1000 + first / 1000,
         "reader": reader(Usage(119, 29) if usage is None else usage),
     }
@@ -158,12 +158,12 @@ def test_without_tokens_nothing_is_divided_by_them() -> None:
 
 
 def test_a_call_that_was_cut_lasts_until_the_exchange_ends() -> None:
-    meta = written(call(answered=None))["ai"]["proxy"]["meta"]
+    meta = written(call(received=None))["ai"]["proxy"]["meta"]
     assert meta["llm_latency"] == 10_000
 
 
 def test_a_call_that_was_never_sent_took_no_time() -> None:
-    proxied = written(call(answered=None), sent=None)["ai"]["proxy"]
+    proxied = written(call(received=None), sent=None)["ai"]["proxy"]
     assert proxied["meta"]["llm_latency"] == 0
     assert proxied["usage"]["time_to_first_token"] == 0
 
