@@ -347,10 +347,19 @@ class _Builder:
                 + (f"did you mean '{hint}'?" if hint else "kongai does not have it"),
             )
             return None
+        except registry.Unusable as unusable:
+            self._report((*path, "name"), f"plugin '{head.name}': {unusable}")
+            return None
         config = self._plugin_config(kind, settings, (*path, "config"))
         if config is _INVALID or not head.enabled:
             return None
-        plugin = kind.from_config(config)
+        try:
+            plugin = kind.from_config(config)
+        except Exception as error:
+            # Its text may quote a setting that is secret.
+            kind_of_error = type(error).__name__
+            self._report(path, f"plugin '{head.name}' can't be made ({kind_of_error})")
+            return None
         plugin.id = head.id or ""
         plugin.instance_name = head.instance_name
         return plugin

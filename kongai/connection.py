@@ -402,10 +402,18 @@ class _Input(io.RawIOBase):
         return data
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read up to `size` bytes, as many as have come; all of them without a size."""
+        """Read `size` bytes, fewer only at the body's end; all of it without a size."""
         if size is None or size < 0:
             return self.readall()
-        return self._next(size) if size else b""
+        pieces = []
+        while size and (piece := self._next(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def read1(self, size: int) -> bytes:
+        """Read at most `size` bytes, as many as have come; b"" at the body's end."""
+        return self._next(size)
 
 
 _cached_date = (0, "")

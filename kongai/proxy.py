@@ -25,9 +25,11 @@ from kongai.body import Body
 from kongai.criteria import normalize
 from kongai.entities import paired
 from kongai.errors import (
+    ConfigError,
     GatewayError,
     NoRouteMatched,
     NoServiceFound,
+    Problem,
     RequestRejected,
     UpstreamError,
     ended_by,
@@ -370,6 +372,10 @@ class Proxy:
             service.plugins if service else (),
             self._plugins,
         ]
+        for plugin in (plugin for scope in (*scopes, self._extra) for plugin in scope):
+            if not isinstance(plugin, Plugin):
+                found = f"expected a Plugin, not {type(plugin).__name__}"
+                raise ConfigError([Problem("plugins", found)])
         chosen: list[Plugin] = []
         for scope in scopes:
             taken = {plugin.name for plugin in chosen}

@@ -1,4 +1,4 @@
-"""Names to things: plugins, formats and providers, the built-in ones and others' own.
+"""Names to things: plugins and formats, the built-in ones and others' own.
 
 A package adds a plugin with an entry point in the group ``kongai.plugins``, whose name
 is the plugin's. What is not used is not imported.
@@ -38,19 +38,35 @@ class UnknownName(LookupError):
         self.suggestion = nearest(name, known)
 
 
+class Unusable(Exception):
+    """A package's plugin can't be used; the text says why."""
+
+
 def plugin(name: str) -> type[Plugin]:
     """The class of a plugin.
 
     Raises:
         UnknownName: there is no such plugin.
+        Unusable: a package has one, but it can't be loaded, is no `Plugin`, or has the
+            name of one of kongai's.
     """
+    others = {entry.name: entry for entry in entry_points(group=PLUGIN_GROUP)}
     if name in _PLUGINS:
+        if name in others:
+            raise Unusable(f"{others[name].value} must not take the name of a built-in")
         module, _, attribute = _PLUGINS[name].partition(":")
         return cast("type[Plugin]", getattr(import_module(module), attribute))
-    others = {entry.name: entry for entry in entry_points(group=PLUGIN_GROUP)}
     if name not in others:
         raise UnknownName(name, [*_PLUGINS, *others])
-    return cast("type[Plugin]", others[name].load())
+    try:
+        found = others[name].load()
+    except Exception as error:
+        raise Unusable(
+            f"{others[name].value} can't be loaded ({type(error).__name__})"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Plugin)):
+        raise Unusable(f"{others[name].value} is not a kongai.Plugin")
+    return found
 
 
 def plugin_names() -> list[str]:

@@ -805,3 +805,46 @@ def test_a_valid_application_is_served_validly() -> None:
 def test_log_lines_are_errors(caplog: pytest.LogCaptureFixture) -> None:
     exchange(raising, GET)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("size", [1, 5, 9, 10, 11, 100])
+def test_a_read_with_a_size_waits_for_all_of_it(size: int) -> None:
+    """Many applications read a body with one call and the length they were told."""
+    read: list[bytes] = []
+
+    def application(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        read.append(environ["wsgi.input"].read(size))
+        read.append(environ["wsgi.input"].read())
+        return saying([b"ok"], "200 OK", length(2))(environ, start_response)
+
+    body = b"0123456789"
+    with served(application) as wire:
+        sent = post(body)
+        for part in (sent[:-7], sent[-7:-3], sent[-3:]):
+            wire.send(part)
+        assert wire.answer().body == b"ok"
+    assert read == [body[:size], body[size:]]
+
+
+def test_read1_takes_what_has_come() -> None:
+    parts: list[bytes] = []
+
+    def application(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        write = start_response("200 OK", [length(1)])
+        parts.append(environ["wsgi.input"].read1(100))
+        write(b"x")
+        while part := environ["wsgi.input"].read1(100):
+            parts.append(part)
+        return []
+
+    sent = post(b"helloworld")
+    with served(application) as wire:
+        wire.send(sent[:-5])
+        assert wire.head().startswith(b"HTTP/1.1 200")
+        wire.send(sent[-5:])
+        assert wire.rest() == b"x"
+    assert parts == [b"hello", b"world"]

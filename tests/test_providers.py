@@ -44,4 +44,5 @@ def test_anthropic() -> None:
         url="https://api.anthropic.com",
         chat_path="/v1/messages",
         version_header="anthropic-version",
+        version="2023-06-01",
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kongai import config, registry
+from kongai.errors import ConfigError
 from kongai.plugin import Plugin
 from kongai.plugins.ai_proxy import AIProxy
 from kongai.plugins.file_log import FileLog
@@ -18,6 +19,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "from kongai import Plugin\n"
         "class Theirs(Plugin):\n    name = 'their-plugin'\n"
         "class Shadow(Plugin):\n    name = 'file-log'\n"
+        "class Failing(Plugin):\n    name = 'failing'\n"
+        "    def __init__(self):\n        raise ValueError('c4nary')\n"
+        "something = 1\n"
     )
     info = tmp_path / "their_plugins-1.dist-info"
     info.mkdir()
@@ -26,6 +30,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"[{registry.PLUGIN_GROUP}]\n"
         "their-plugin = their_plugins:Theirs\n"
         "file-log = their_plugins:Shadow\n"
+        "failing = their_plugins:Failing\n"
+        "thing = their_plugins:something\n"
+        "absent = their_plugins:Absent\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "their_plugins", raising=False)
@@ -90,8 +97,30 @@ def test_a_package_adds_a_plugin_by_its_entry_point() -> None:
 
 @pytest.mark.usefixtures("package")
 def test_a_package_does_not_replace_a_built_in_plugin() -> None:
-    assert registry.plugin("file-log") is FileLog
+    with pytest.raises(registry.Unusable, match="the name of a built-in"):
+        registry.plugin("file-log")
     assert registry.plugin_names().count("file-log") == 1
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("thing", "plugin 'thing': their_plugins:something is not a kongai.Plugin"),
+        (
+            "absent",
+            "plugin 'absent': their_plugins:Absent can't be loaded (AttributeError)",
+        ),
+        ("failing", "plugin 'failing' can't be made (ValueError)"),
+    ],
+)
+def test_a_packages_plugin_that_is_no_use_is_a_problem_of_the_file(
+    name: str, text: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load_text(f'_format_version: "3.0"\nplugins: [{{name: {name}}}]\n')
+    (problem,) = caught.value.problems
+    assert (problem.message, problem.line) == (text, 2)
 
 
 @pytest.mark.usefixtures("package")

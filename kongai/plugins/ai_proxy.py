@@ -14,13 +14,11 @@ import string
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
-from urllib.parse import quote, unquote_plus, urlsplit
+from urllib.parse import quote
 
-from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from kongai import forwarding, registry
-from kongai.balancer import Address, forward
+from kongai import registry
 from kongai.content_coding import ContentDecoder
 from kongai.errors import RequestRejected, UpstreamTruncated
 from kongai.exchange import Attempt, BodyTooLarge, Exchange, UpstreamRequest
@@ -28,9 +26,10 @@ from kongai.llm import pricing
 from kongai.llm.call import Call
 from kongai.llm.formats import AnswerReader
 from kongai.plugin import Plugin
+from kongai.plugins.ai_endpoint import Endpoint
 from kongai.plugins.ai_proxy_config import AIProxyConfig
 from kongai.plugins.ai_statistics import Statistics
-from kongai.router import DEFAULT_PORTS
+from kongai.providers import PROVIDERS
 from kongai.schema import load
 from kongai.sse import is_event_stream
 
@@ -52,6 +51,7 @@ class AIProxy(Plugin):
 
     Raises:
         ConfigError: with every problem of the settings.
+        TypeError: both `config` and fields were given.
     """
 
     name = "ai-proxy"
@@ -66,12 +66,14 @@ class AIProxy(Plugin):
         provider: str | None = None,
         **fields: Any,
     ) -> None:
+        if config is not None and (provider is not None or fields):
+            raise TypeError("AIProxy takes a config or its fields, not both")
         if provider is not None:
-            fields = {**_defaults(provider), **fields}
+            fields = _with_defaults(provider, fields)
         self.config = load(AIProxyConfig, fields) if config is None else config
         self._format = self.config.client_format
         self._answers = registry.format(self.config.provider.format)
-        self._upstream = _Upstream(self.config)
+        self._endpoint = Endpoint(self.config)
         self._statistics = Statistics(self.config)
 
     def init_worker(self) -> None:
@@ -89,8 +91,9 @@ class AIProxy(Plugin):
         )
         if path == "" and request.method in ("GET", "HEAD") and empty:
             return _greeting()
-        chat = path in ("", self.config.provider.chat_path)
-        call = Call(self.config.model.provider, self._upstream.path(path, chat), chat)
+        chat = path.rstrip("/") in ("", self.config.provider.chat_path)
+        api_path = self._endpoint.path(path, chat=chat)
+        call = Call(self.config.model.provider, api_path, chat)
         exchange.llm = call
         if chat:
             self._read_request(exchange, call)
@@ -103,13 +106,7 @@ class AIProxy(Plugin):
         call = exchange.llm
         if call is None:
             return None
-        return forward(
-            exchange,
-            self._upstream.address,
-            self._target(exchange, call),
-            headers=self._headers(exchange, call),
-            body=call.body,
-        )
+        return self._endpoint.send(exchange, call)
 
     def header_filter(self, exchange: Exchange) -> None:
         """Name the model that was asked, on an answer with status 200."""
@@ -129,15 +126,15 @@ class AIProxy(Plugin):
             return chunks
         if self.config.logging.log_payloads:
             call.payload = []
-        if not call.chat or upstream.status != 200:
-            return _relayed(chunks, call)
         head = {name.lower(): value for name, value in upstream.headers}
+        decoder = ContentDecoder(head.get("content-encoding", ""))
+        if not call.chat or upstream.status != 200:
+            return _relayed(chunks, call, decoder)
         events = is_event_stream(head.get("content-type"))
         call.streaming = events
         call.reader = (
             self._answers.stream_reader() if events else self._answers.whole_reader()
         )
-        decoder = ContentDecoder(head.get("content-encoding", ""))
         return _read_along(chunks, call, call.reader, decoder)
 
     def log(self, exchange: Exchange) -> None:
@@ -183,81 +180,31 @@ class AIProxy(Plugin):
             fixed["stream"] = call.streaming = True
         return self._format.with_fields(body, fixed) if fixed else body
 
-    def _headers(self, exchange: Exchange, call: Call) -> Headers:
-        """The client's headers as the provider gets them."""
-        headers, auth = exchange.headers.copy(), self.config.auth
-        version = self.config.model.options.anthropic_version
-        if self.config.provider.version_header and version is not None:
-            headers[self.config.provider.version_header] = version
-        if call.chat:
-            # Whoever reads along needs the plain bytes; br and zstd can't be undone.
-            headers["Accept-Encoding"] = "identity"
-        if auth.header_name is not None and auth.header_value is not None:
-            exchange.secret_names |= {auth.header_name.lower()}
-            if not (auth.allow_override and auth.header_name in headers):
-                headers[auth.header_name] = auth.header_value
-        return headers
-
-    def _target(self, exchange: Exchange, call: Call) -> str:
-        auth, query = self.config.auth, exchange.query
-        name = auth.param_name
-        if name is not None and auth.param_value is not None:
-            exchange.secret_names |= {name.lower()}
-            sent = exchange.request.args
-            if not (auth.allow_override and name in sent):
-                others = [p for p in (query or "").split("&") if p and not _is(p, name)]
-                others.append(
-                    f"{quote(name, safe='')}={quote(auth.param_value, safe='')}"
-                )
-                query = "&".join(others)
-        return call.path if query is None else f"{call.path}?{query}"
-
-
-class _Upstream:
-    """Where the provider is: its own address, or what `upstream_url` says."""
-
-    def __init__(self, config: AIProxyConfig) -> None:
-        options = config.model.options
-        chat_path = config.provider.chat_path
-        parts = urlsplit(options.upstream_url or config.provider.url)
-        scheme, host = parts.scheme, parts.hostname or ""
-        self.address = Address(
-            scheme,
-            host,
-            parts.port or DEFAULT_PORTS[scheme],
-            # As Kong sends it: without the port, whatever that is.
-            forwarding.host_header(scheme, host, DEFAULT_PORTS[scheme]),
-        )
-        path = "/" + parts.path.lstrip("/")
-        given = "" if path == "/" else path
-        self._chat_path = given or options.upstream_path or chat_path
-        # An `upstream_url` names the chat endpoint; the other paths are its siblings.
-        self._base = given.rstrip("/").removesuffix(chat_path).rstrip("/")
-
-    def path(self, below_route: str, chat: bool) -> str:
-        """The provider's path for a request's path below the route."""
-        return self._chat_path if chat else self._base + below_route
-
 
 def _below_route(exchange: Exchange) -> str:
     """The path below the route, from its API version on; empty for the route itself."""
-    rest = exchange.match.rest if exchange.match else exchange.path
+    match = exchange.match
+    rest = match.rest if match else exchange.path
+    if match and match.prefix.endswith("/v1") and rest.startswith("/"):
+        rest = "/v1" + rest
     version = rest.rfind("/v1/")
     if version >= 0:
         return rest[version:]
     return "" if rest in ("", "/") else "/" + rest.removeprefix("/")
 
 
-def _is(argument: str, name: str) -> bool:
-    return unquote_plus(argument.partition("=")[0]) == name
-
-
-def _defaults(provider: str) -> dict[str, Any]:
-    options = {"anthropic_version": "2023-06-01"} if provider == "anthropic" else {}
+def _with_defaults(provider: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """A file's settings for a provider, where the caller says nothing else."""
+    model = {"provider": provider, **fields.get("model", {})}
+    known = PROVIDERS.get(provider)
+    if known is not None and known.version is not None:
+        options = model.get("options", {})
+        model["options"] = {"anthropic_version": known.version, **options}
     return {
         "route_type": "llm/v1/chat",
-        "logging": {"log_statistics": True},
-        "model": {"provider": provider, "options": options},
+        **fields,
+        "logging": {"log_statistics": True, **fields.get("logging", {})},
+        "model": model,
     }
 
 
@@ -266,10 +213,12 @@ def _greeting() -> Response:
     return Response('{"message":"kongai is ready"}\n', content_type="application/json")
 
 
-def _relayed(chunks: Iterator[bytes], call: Call) -> Iterator[bytes]:
+def _relayed(
+    chunks: Iterator[bytes], call: Call, decoder: ContentDecoder
+) -> Iterator[bytes]:
     for chunk in chunks:
         if call.payload is not None:
-            call.payload.append(chunk)
+            call.payload.append(decoder.feed(chunk))
         yield chunk
     call.received = time.perf_counter()
 

@@ -160,35 +160,27 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     options: Options = msgspec.field(default_factory=Options)
 
 
-class AIProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of `ai-proxy`, with Kong's names.
-
-    `max_request_body_size` is in bytes, 0 for no limit; where Kong defaults to 1 MiB,
-    kongai defaults to the API's own 32 MiB.
-    """
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of one provider, and how it is asked."""
 
     route_type: _RouteType
     model: Model
-    llm_format: _Format = "openai"
-    genai_category: _Category = "text/generation"
-    response_streaming: Literal["allow", "deny", "always"] = "allow"
-    max_request_body_size: Annotated[int, Meta(ge=0)] = DEFAULT_MAX_BODY
-    model_name_header: bool = True
     auth: Auth = msgspec.field(default_factory=Auth)
     logging: Logging = msgspec.field(default_factory=Logging)
 
+    @property
+    def provider(self) -> Provider:
+        """The provider that the model is of."""
+        return PROVIDERS[self.model.provider]
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the whole: pairs of a field's path and the text."""
-        options = self.model.options
-        if self.model.provider == "anthropic" and options.anthropic_version is None:
+        options, auth = self.model.options, self.auth
+        if self.provider.version_header and options.anthropic_version is None:
             yield (
                 "model.options",
                 "must set 'model.options.anthropic_version' for anthropic provider",
             )
-        if self.llm_format not in registry.format_names():
-            # The default is Kong's, and a default is not looked at like a given value.
-            yield "llm_format", _NO_OPENAI
-        auth = self.auth
         if (auth.header_name is None) != (auth.header_value is None):
             yield "auth", _all_or_none("header_name", "header_value")
         params = (auth.param_name, auth.param_value, auth.param_location)
@@ -202,10 +194,26 @@ class AIProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
             if _TEMPLATE.search(_attribute(self.model, name) or ""):
                 yield f"model.{name}", _NO_TEMPLATES
 
-    @property
-    def provider(self) -> Provider:
-        """The provider that the model is of."""
-        return PROVIDERS[self.model.provider]
+
+class AIProxyConfig(Target, frozen=True, kw_only=True):
+    """The settings of `ai-proxy`, with Kong's names.
+
+    `max_request_body_size` is in bytes, 0 for no limit; where Kong defaults to 1 MiB,
+    kongai defaults to the API's own 32 MiB.
+    """
+
+    llm_format: _Format = "openai"
+    genai_category: _Category = "text/generation"
+    response_streaming: Literal["allow", "deny", "always"] = "allow"
+    max_request_body_size: Annotated[int, Meta(ge=0)] = DEFAULT_MAX_BODY
+    model_name_header: bool = True
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the whole: pairs of a field's path and the text."""
+        yield from Target.problems(self)
+        if self.llm_format not in registry.format_names():
+            # The default is Kong's, and a default is not looked at like a given value.
+            yield "llm_format", _NO_OPENAI
 
     @property
     def client_format(self) -> Format:

@@ -16,7 +16,7 @@ from kongai.llm.pricing import PriceTable, price_table, tier_factor, typed_table
 from kongai.llm.usage import Usage
 
 if TYPE_CHECKING:
-    from kongai.plugins.ai_proxy_config import AIProxyConfig, Options
+    from kongai.plugins.ai_proxy_config import Options, Target
 
 _UNSPECIFIED = "UNSPECIFIED"
 
@@ -24,10 +24,10 @@ _UNSPECIFIED = "UNSPECIFIED"
 class Statistics:
     """Turns a finished call into fields of the record."""
 
-    def __init__(self, config: AIProxyConfig) -> None:
-        self._config = config
-        self._prices = _typed_prices(config.model.options)
-        factors = config.model.options.service_tier_factor
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._prices = _typed_prices(target.model.options)
+        factors = target.model.options.service_tier_factor
         self._tier_factors = [(factor.tier, factor.factor) for factor in factors]
 
     def write(self, exchange: Exchange, call: Call, plugin_id: str) -> None:
@@ -46,7 +46,7 @@ class Statistics:
         if call.chat:
             usage = call.reader.usage if call.reader else Usage()
             fields["usage"] = self._usage(exchange, call, usage, latency)
-        if self._config.logging.log_payloads:
+        if self._target.logging.log_payloads:
             fields["payload"] = _payload(exchange, call)
         exchange.log.set("ai.proxy", fields)
         session = exchange.headers.get("x-claude-code-session-id")

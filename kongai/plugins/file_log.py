@@ -11,6 +11,7 @@ from msgspec import Meta
 from kongai.exchange import Exchange
 from kongai.log import FileSink, serialize
 from kongai.plugin import Plugin
+from kongai.schema import load
 
 LogPath = Annotated[
     str,
@@ -38,21 +39,26 @@ class FileLog(Plugin):
     """Writes one JSON line per exchange to a file.
 
     Args:
-        path: the file; its directory must exist. Or a `FileLogConfig`.
+        path: the file; its directory must exist.
         reopen: open the file anew for each record.
+
+    Raises:
+        ConfigError: Kong would not take the path.
     """
 
     name = "file-log"
     priority = 9
     Config = FileLogConfig
 
-    def __init__(
-        self, path: str | os.PathLike[str] | FileLogConfig, *, reopen: bool = False
-    ) -> None:
-        if not isinstance(path, FileLogConfig):
-            path = FileLogConfig(path=os.fspath(path), reopen=reopen)
-        self.config = path
-        self.sink = FileSink(path.path, reopen=path.reopen)
+    def __init__(self, path: str | os.PathLike[str], *, reopen: bool = False) -> None:
+        fields = {"path": os.fspath(path), "reopen": reopen}
+        self.config = load(FileLogConfig, fields)
+        self.sink = FileSink(self.config.path, reopen=self.config.reopen)
+
+    @classmethod
+    def from_config(cls, config: FileLogConfig) -> FileLog:
+        """Make the plugin a configuration file asks for."""
+        return cls(config.path, reopen=config.reopen)
 
     def log(self, exchange: Exchange) -> None:
         """Write the record."""

@@ -20,6 +20,8 @@ class Provider(NamedTuple):
     """The path of its chat endpoint."""
     version_header: str | None = None
     """The header that carries `options.anthropic_version`, if there is one."""
+    version: str | None = None
+    """The version that `AIProxy(provider=...)` asks for."""
 
 
 PROVIDERS = {
@@ -31,6 +33,7 @@ PROVIDERS = {
             url="https://api.anthropic.com",
             chat_path="/v1/messages",
             version_header="anthropic-version",
+            version="2023-06-01",
         ),
     )
 }

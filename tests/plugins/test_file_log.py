@@ -105,8 +105,14 @@ def test_the_ways_to_make_one(tmp_path: Path) -> None:
     wanted = FileLogConfig(path=path, reopen=True)
     assert FileLog(path, reopen=True).config == wanted
     assert FileLog(tmp_path / "log.json", reopen=True).config == wanted
-    assert FileLog(wanted).config == wanted
+    assert FileLog.from_config(wanted).config == wanted
     assert FileLog(path).config.reopen is False
+
+
+@pytest.mark.parametrize("path", ["", "a", "/tmp/a*b", " /tmp/a"])
+def test_a_path_is_checked_in_python_too(path: str) -> None:
+    with pytest.raises(ConfigError, match="^path: "):
+        FileLog(path)
 
 
 def test_every_exchange_is_a_line(tmp_path: Path) -> None:
