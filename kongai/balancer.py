@@ -85,6 +85,7 @@ def forward(
             exchange, exchange.body if body is None else body, head
         ),
         connect_timeout=service.connect_timeout / 1000,
+        write_timeout=service.write_timeout / 1000,
         read_timeout=service.read_timeout / 1000,
         verify=service.tls_verify is not False,
     )

@@ -49,6 +49,8 @@ class Body:
         self._complete = (
             exchange.request.method == "HEAD" or response.status_code in _NO_BODY
         )
+        if self._complete:
+            self._chunks = iter(())
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -90,6 +92,10 @@ class Body:
         finally:
             self._finish()
 
+    def __del__(self) -> None:
+        # An application that embeds the gateway may drop an answer unclosed.
+        self.close()
+
     def _broken(self, error: Exception) -> bytes:
         """Note why the answer broke off; what is left to say, if it is a stream."""
         exchange = self._exchange
@@ -101,7 +107,9 @@ class Body:
             _logger.error("%s; request %s", whereabouts(error), exchange.id)
             failure = GatewayError()
         exchange.ended = failure.ended
-        if not (self._can_add_event and exchange.error_format):
+        call = exchange.llm
+        finished = call is not None and call.reader is not None and call.reader.finished
+        if finished or not (self._can_add_event and exchange.error_format):
             return b""
         return exchange.error_format.error_event(
             failure.status, failure.message, exchange.id

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
@@ -24,6 +25,7 @@ from kongai.errors import (
     ServerStopping,
     whereabouts,
 )
+from kongai.exchange import origin_form
 from kongai.forwarding import reason_phrase
 
 if TYPE_CHECKING:
@@ -172,6 +174,10 @@ class Connection:
             answer.finish()
         except AnswerCut:
             answer.keep_alive = False
+            if answer.ended_by_closing:
+                # Then a reset is the one way to say that this is not the end.
+                linger = struct.pack("ii", 1, 0)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         except ServerStopping:
             raise
         except http1.Refused as refusal:
@@ -187,10 +193,7 @@ class Connection:
     def _request_environ(
         self, message: http1.Message, answer: _Answer
     ) -> dict[str, Any]:
-        target = message.target
-        if not target.startswith("/") and "://" in target:
-            # The absolute form: the path starts at the third slash.
-            target = "/" + target.partition("://")[2].partition("/")[2]
+        target = origin_form(message.target)
         path, _, query = target.partition("?")
         environ = {
             **self._environ,
@@ -314,6 +317,11 @@ class _Answer:
             ("Content-Length", str(len(text))),
         ]
         self.flush(text)
+
+    @property
+    def ended_by_closing(self) -> bool:
+        """Whether only the connection's end tells the client where the answer ends."""
+        return self._head_sent and not self._chunked and self._length is None
 
     def go_ahead(self) -> None:
         """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""

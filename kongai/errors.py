@@ -7,6 +7,7 @@
       GatewayError             an answer of the gateway's own: status, message, ended
         NoRouteMatched     404
         RequestRejected    400 / 413 ...   the client is at fault
+          BodyIncomplete                   its body stops short
         NoServiceFound     503             the route leads nowhere
         HTTPSRequired      426             the route does not serve plain HTTP
         ServerStopping     503             the server can't wait for the answer
@@ -141,6 +142,13 @@ class RequestRejected(GatewayError):
     status = 400
     message = "Bad request"
     ended = "bad_request"
+
+
+class BodyIncomplete(RequestRejected):
+    """The client stopped sending before its body's end."""
+
+    message = "The request body is incomplete"
+    ended = "client_abort"
 
 
 class UpstreamError(GatewayError):

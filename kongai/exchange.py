@@ -17,16 +17,17 @@ from urllib.parse import quote
 
 from werkzeug.datastructures import Headers
 
-from kongai.errors import ClientGone, UpstreamError
+from kongai.errors import BodyIncomplete, KongAIError, UpstreamError
+from kongai.plugin import Chain, Plugin
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request, Response
 
     from kongai.llm.call import Call
-    from kongai.plugin import Plugin
     from kongai.router import Match, Route, Service
 
 _READ_SIZE = 65536
+_ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
 _PORT = re.compile(r":\d*\Z")
 
 
@@ -48,6 +49,8 @@ class UpstreamRequest:
     body: bytes | Iterable[bytes] | None = None
     connect_timeout: float = 60.0
     """Seconds to wait for a connection."""
+    write_timeout: float = 60.0
+    """Seconds to wait until the upstream takes the next piece of the request."""
     read_timeout: float = 60.0
     """Seconds to wait for the next bytes of the answer, the first ones included."""
     verify: bool | str = True
@@ -200,6 +203,8 @@ class Exchange:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     timings: Timings = field(default_factory=Timings)
     match: Match | None = None
+    chain: Chain = field(default_factory=lambda: Chain(()))
+    """The plugins whose phases it goes through."""
     body: bytes | None = None
     """The request's body once `read_body` has read it."""
     body_size: int = 0
@@ -217,6 +222,8 @@ class Exchange:
     """Whose the answer is: the gateway's own, or the upstream's."""
     bytes_sent: int = 0
     """Bytes of the answer's body handed to the client, its framing included."""
+    secret_values: frozenset[str] = frozenset()
+    """Secrets of the configuration that were used; the record shows them nowhere."""
     secret_names: frozenset[str] = frozenset()
     """More headers and query arguments, in lower case, whose values the record must
     not show."""
@@ -271,7 +278,7 @@ class Exchange:
 
         Raises:
             BodyTooLarge: there is more than `limit`, read before or not.
-            ClientGone: the client left before its body had come.
+            BodyIncomplete: the client left before its body had come.
         """
         known = max(self.body_size, self.request.content_length or 0)
         if limit is not None and known > limit:
@@ -289,7 +296,7 @@ class Exchange:
         """Yield the request's body as it comes, without keeping it.
 
         Raises:
-            ClientGone: the client left before its body had come.
+            BodyIncomplete: the client left before its body had come.
         """
         stream = _body_stream(self.request)
         # Where the server can, take what has come instead of waiting for a whole piece.
@@ -302,13 +309,25 @@ class Exchange:
             try:
                 piece = read(size)
             except OSError as error:
-                raise ClientGone from error
+                raise BodyIncomplete from error
             if not piece:
                 if length is not None:
-                    raise ClientGone
+                    raise self._stopped_short()
                 return
             self.body_size += len(piece)
             yield piece
+
+    def _stopped_short(self) -> Exception:
+        if self.body_size == 0 and "form" in self.request.__dict__:
+            return BodyAlreadyRead(
+                "the application has parsed the form; let the gateway handle the "
+                "request before, or read it with request.get_data()"
+            )
+        return BodyIncomplete()
+
+
+class BodyAlreadyRead(KongAIError):
+    """The application around the gateway has used up the request's body."""
 
 
 class BodyTooLarge(Exception):
@@ -337,6 +356,15 @@ def _body_stream(request: Request) -> IO[bytes]:
     return stream
 
 
+def origin_form(target: str) -> str:
+    """A request target without scheme and authority (RFC 9112, section 3.2)."""
+    found = _ABSOLUTE.match(target)
+    if found is None:
+        return target
+    rest = target[found.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
+
+
 def raw_target(environ: dict[str, Any]) -> str:
     """The request target as it came, below the mount point.
 
@@ -345,8 +373,7 @@ def raw_target(environ: dict[str, Any]) -> str:
     """
     raw: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
     mount: str = environ.get("SCRIPT_NAME", "")
-    if "://" in raw.partition("?")[0]:
-        raw = "/" + raw.partition("://")[2].partition("/")[2]
+    raw = origin_form(raw)
     if raw.startswith("/"):
         if not mount:
             return raw
@@ -364,6 +391,26 @@ def _quote(path: str) -> str:
 
 
 def client_headers(request: Request) -> Headers:
-    """The request's headers, exactly as sent where the server kept them."""
+    """The request's headers, exactly as sent where the server kept them.
+
+    What the client's `Connection` header names was for the gateway alone (RFC 9110,
+    section 7.6.1). It goes before a plugin adds a header that may have the same name.
+    """
     raw = request.environ.get("kongai.headers")
-    return Headers(raw if raw is not None else list(request.headers))
+    headers = Headers(raw if raw is not None else list(request.headers))
+    for name in named_by_connection(headers) - _NEEDED:
+        headers.pop(name, None)
+    return headers
+
+
+def named_by_connection(headers: Headers) -> set[str]:
+    """The headers that `Connection` declares to be for the next hop, in lower case."""
+    return {
+        name.strip().lower()
+        for value in headers.getlist("connection")
+        for name in value.split(",")
+    }
+
+
+# They say where a request goes and where it ends, and have no sense in `Connection`.
+_NEEDED = {"host", "content-length", "transfer-encoding", "te", "connection"}

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from werkzeug.datastructures import Headers
 
 from kongai._version import __version__
-from kongai.exchange import Exchange
+from kongai.exchange import Exchange, named_by_connection
 from kongai.router import DEFAULT_PORTS
 
 SERVER = f"kongai/{__version__}"
@@ -116,7 +116,7 @@ def response_headers(upstream: Iterable[tuple[str, str]]) -> Headers:
     for name, value in upstream:
         if not _UNSENDABLE.search(value):
             received.add(name, value)
-    return Headers(_end_to_end(received, frozenset()))
+    return Headers(_end_to_end(received, named_by_connection(received)))
 
 
 def host_header(scheme: str, host: str, port: int) -> str:
@@ -138,15 +138,12 @@ def appended_via(headers: Headers) -> str:
     return _appended(_joined(headers, "via"), VIA)
 
 
-def _end_to_end(headers: Headers, dropped: frozenset[str]) -> Iterator[tuple[str, str]]:
-    named = {
-        name.strip().lower()
-        for value in headers.getlist("connection")
-        for name in value.split(",")
-    }
+def _end_to_end(
+    headers: Headers, dropped: frozenset[str] | set[str]
+) -> Iterator[tuple[str, str]]:
     for name, value in headers:
         lower = name.lower()
-        if lower not in _HOP_BY_HOP and lower not in dropped and lower not in named:
+        if lower not in _HOP_BY_HOP and lower not in dropped:
             yield name, value
 
 

@@ -166,6 +166,8 @@ def _objection(message: Message) -> Refused | None:
     """What is wrong with a head that llhttp takes."""
     if message.version not in ("1.0", "1.1"):
         return Refused(505, "HTTP version not supported")
+    if message.method == "CONNECT":
+        return Refused(405, "Method not allowed")
     fields = [(name.lower(), value) for name, value in message.headers]
     names = [name for name, _ in fields]
     hosts = [value for name, value in fields if name == "host"]

@@ -92,7 +92,7 @@ class FileSink:
 
     def _open(self) -> None:
         self._close()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
         self._descriptor = os.open(self.path, flags, 0o644)
 
     def _write(self, line: bytes) -> None:
@@ -179,6 +179,8 @@ def serialize(exchange: Exchange) -> dict[str, Any]:
             record["service"] = _entity(exchange.match.service)
     record["kongai"] = {"ended": exchange.ended}
     exchange.log.apply(record)
+    if exchange.secret_values:
+        record = redact.values(record, exchange.secret_values)
     return record
 
 

@@ -244,43 +244,50 @@ class Proxy:
 
     def _run(self, exchange: Exchange) -> Body:
         """Take an exchange from its route to the head of its answer."""
-        chain = self._chain_of(exchange.match)
+        exchange.chain = self._chain_of(exchange.match)
         try:
             try:
-                chunks = self._answer(exchange, chain)
+                chunks = self._answer(exchange)
             except Exception as error:
-                chunks = self._failed(exchange, chain, error)
+                chunks = self._failed(exchange, error)
         except BaseException as gone:
             # Nobody is left to answer; the record is still owed.
             exchange.error = gone
             exchange.ended = ended_by(gone)
-            self._finish(exchange, chain)
+            self._finish(exchange)
             raise
-        return Body(exchange, chunks, lambda: self._finish(exchange, chain))
+        return Body(exchange, chunks, lambda: self._finish(exchange))
 
-    def _answer(self, exchange: Exchange, chain: Chain) -> Iterator[bytes]:
+    def _answer(self, exchange: Exchange) -> Iterator[bytes]:
         if exchange.error is not None:
             raise exchange.error
         if exchange.match is None:
             raise NoRouteMatched
-        for access in chain.access:
+        for access in exchange.chain.access:
             response = access(exchange)
             if response is not None:
-                return self._filtered(exchange, chain, answers.own(exchange, response))
-        upstream = self._send(exchange, self._plan(exchange, chain))
+                return self._filtered(exchange, answers.own(exchange, response))
+        upstream = self._send(exchange, self._plan(exchange))
         chunks = answers.relayed(exchange, upstream)
-        return self._filtered(exchange, chain, chunks)
+        return self._filtered(exchange, chunks)
 
-    def _failed(
-        self, exchange: Exchange, chain: Chain, error: Exception
-    ) -> Iterator[bytes]:
+    def _failed(self, exchange: Exchange, error: Exception) -> Iterator[bytes]:
         """Say an error to the client, and go on with the later phases."""
         exchange.error = error
+        if isinstance(error, HTTPException) and isinstance(error.response, Response):
+            # `abort(Response(...))`: a plugin's answer by another way.
+            chunks = answers.own(exchange, error.response)
+            return self._filtered(exchange, chunks)
         if isinstance(error, GatewayError):
             failure = error
         elif isinstance(error, HTTPException) and error.code is not None:
             # A plugin may use Werkzeug's and Flask's way of saying no.
             failure = RequestRejected(error.name, status=error.code)
+            failure.headers = tuple(
+                (name, value)
+                for name, value in error.get_headers()
+                if name.lower() != "content-type"
+            )
         else:
             _logger.error("%s; request %s", whereabouts(error), exchange.id)
             failure = GatewayError()
@@ -288,24 +295,21 @@ class Proxy:
         exchange.let_go()
         chunks = answers.failure(exchange, failure)
         try:
-            return self._filtered(exchange, chain, chunks)
+            return self._filtered(exchange, chunks)
         except Exception as second:
             _logger.error("%s; request %s", whereabouts(second), exchange.id)
             return answers.failure(exchange, failure)
 
-    def _filtered(
-        self, exchange: Exchange, chain: Chain, chunks: Iterator[bytes]
-    ) -> Iterator[bytes]:
-        for header_filter in chain.header_filter:
+    def _filtered(self, exchange: Exchange, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for header_filter in exchange.chain.header_filter:
             header_filter(exchange)
-        for body_filter in chain.body_filter:
+        for body_filter in exchange.chain.body_filter:
             chunks = body_filter(exchange, chunks)
         return chunks
 
-    def _plan(
-        self, exchange: Exchange, chain: Chain
-    ) -> Generator[UpstreamRequest, Attempt, None]:
-        plan = chain.balancer(exchange) if chain.balancer else None
+    def _plan(self, exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
+        choose = exchange.chain.balancer
+        plan = choose(exchange) if choose else None
         return plan if plan is not None else balancer.to_service(exchange)
 
     def _send(
@@ -353,11 +357,11 @@ class Proxy:
             started.ip, started.port = response.peer
         return Attempt(request, response=response)
 
-    def _finish(self, exchange: Exchange, chain: Chain) -> None:
+    def _finish(self, exchange: Exchange) -> None:
         """The log phase: whatever happened, every plugin and sink gets its turn."""
         _guarded(Exchange.let_go, exchange)
         exchange.timings.end = time.perf_counter()
-        for log in chain.log:
+        for log in exchange.chain.log:
             _guarded(log, exchange)
         for sink in self.sinks:
             _guarded(_emitting(sink), exchange)

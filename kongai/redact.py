@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote_plus
 
 REDACTED = "REDACTED"
+
+T = TypeVar("T")
 
 # `token` but not `tokens`: anthropic-ratelimit-tokens-remaining is no secret.
 _NAME = re.compile(
@@ -28,10 +31,18 @@ _VALUE = re.compile(
 )
 
 
-@lru_cache(maxsize=1024)
 def is_secret(name: str) -> bool:
     """Whether a header or query argument of this name holds a credential."""
+    # What clients make up is not kept: a long name is looked at each time.
+    return _known_secret(name) if len(name) <= _LONGEST_KEPT else _secret(name)
+
+
+def _secret(name: str) -> bool:
     return bool(_NAME.search(name)) and name.lower() not in _HARMLESS
+
+
+_LONGEST_KEPT = 64
+_known_secret = lru_cache(maxsize=1024)(_secret)
 
 
 def header_value(name: str, value: str, also: frozenset[str] = frozenset()) -> str:
@@ -48,6 +59,19 @@ def header_value(name: str, value: str, also: frozenset[str] = frozenset()) -> s
 def text(value: str) -> str:
     """A text with anything that looks like a credential taken out."""
     return _VALUE.sub(REDACTED, value)
+
+
+def values(data: T, secrets: Iterable[str]) -> T:
+    """Nested data with these very secrets taken out, wherever they stand."""
+    scrubbed: Any = data
+    if isinstance(data, str):
+        for secret in secrets:
+            scrubbed = scrubbed.replace(secret, REDACTED) if secret else scrubbed
+    elif isinstance(data, dict):
+        scrubbed = {name: values(value, secrets) for name, value in data.items()}
+    elif isinstance(data, list):
+        scrubbed = [values(value, secrets) for value in data]
+    return cast("T", scrubbed)
 
 
 def query(raw: str, also: frozenset[str] = frozenset()) -> str:

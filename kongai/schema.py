@@ -124,7 +124,8 @@ def _struct(
                 report((*path, name), "required field missing")
             continue
         if name in referenceable and is_reference(given):
-            values[name] = resolve(given)
+            # Secrets often come out of files, whose last line end is no part of them.
+            values[name] = resolve(given).rstrip("\r\n")
             continue
         values[name] = _value(field.type, given, (*path, name), report)
         valid = valid and values[name] is not _INVALID

@@ -125,7 +125,7 @@ class _Handler:
             "REMOTE_ADDR": address[0] if address else "",
             "REMOTE_PORT": str(address[1]) if address else "",
         }
-        self.connection = Connection(sock, environ, server.application, self._watch)
+        self.connection = Connection(sock, environ, self._serve, self._watch)
 
     def handle(self) -> None:
         """Serve the connection to its end."""
@@ -135,6 +135,10 @@ class _Handler:
         finally:
             self._watch.close()
             self._server.handlers.discard(self)
+
+    def _serve(self, environ: Any, start_response: Any) -> Any:
+        # Asked for each time: a reload gives the server another application.
+        return self._server.application(environ, start_response)
 
     def finish_soon(self) -> None:
         """Close after the present answer; at once if there is none."""

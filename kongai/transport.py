@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import (
     HTTPConnectionPool,
     HTTPHeaderDict,
@@ -26,11 +27,13 @@ from urllib3 import (
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import SKIP_HEADER, Timeout
 from urllib3.util.response import assert_header_parsing
+from urllib3.util.ssl_ import create_urllib3_context
 
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 
 _READ_SIZE = 65536
+_WRITE_SIZE = 65536
 _MAX_INTERIM_ANSWERS = 10
 
 
@@ -83,7 +86,7 @@ class RequestsTransport:
                 # Not the target: what urllib3 logs and raises must hold no secret.
                 url,
                 body=request.body,
-                headers=_Head(target, request.headers),
+                headers=_Head(target, request.headers, request.write_timeout),
                 retries=False,
                 redirect=False,
                 assert_same_host=False,
@@ -128,20 +131,24 @@ def _bracketed(host: str) -> str:
 
 
 class _Head(HTTPHeaderDict):
-    """A request's headers, which carry its exact target past urllib3's rewriting."""
+    """A request's headers, which carry what urllib3 would not pass on as it is."""
 
-    def __init__(self, target: str, headers: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, target: str, headers: Sequence[tuple[str, str]], write_timeout: float
+    ) -> None:
         super().__init__()
         self.target = target
-        self._given = headers
-        for name, value in headers:
+        self.write_timeout = write_timeout
+        # urllib3's own word for a header to leave out is none that a client may use.
+        self._given = [pair for pair in headers if pair[1] != SKIP_HEADER]
+        for name, value in self._given:
             self.add(name, value)
         for name in ("User-Agent", "Accept-Encoding"):
             if name not in self:
                 self[name] = SKIP_HEADER
 
     def copy(self) -> _Head:
-        return _Head(self.target, self._given)
+        return _Head(self.target, self._given, self.write_timeout)
 
     def items(self) -> Any:
         """The headers in the order given, repeated ones too; then urllib3's own."""
@@ -172,6 +179,26 @@ class _Answer(http.client.HTTPResponse):
     """
 
     fp: Any
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self._socket = sock
+
+    def _close_conn(self) -> None:
+        # What comes behind an answer is nobody's; the next user must not be given it.
+        if self.fp is not None and not self.will_close and self._says_more():
+            self._socket.shutdown(socket.SHUT_RDWR)
+        super()._close_conn()  # type: ignore[misc]
+
+    def _says_more(self) -> bool:
+        timeout = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            return bool(self.fp.peek(1))
+        except OSError:
+            return False
+        finally:
+            self._socket.settimeout(timeout)
 
     def begin(self) -> None:
         stream, lines = self.fp, _Lines(self.fp)
@@ -210,15 +237,28 @@ def _check_framing(head: http.client.HTTPMessage) -> None:
 
 
 class _ExactConnection(HTTPConnection):
-    """Writes the request target as it was given."""
+    """Writes the request target as it was given, with a time-out of its own."""
 
     response_class = _Answer
+    _write_timeout: float | None = None
 
     def request(  # type: ignore[override]
         self, method: str, url: str, *, headers: Any = None, **options: Any
     ) -> None:
-        target = headers.target if isinstance(headers, _Head) else url
+        target = url
+        if isinstance(headers, _Head):
+            target, self._write_timeout = headers.target, headers.write_timeout
         super().request(method, target, headers=headers, **options)
+
+    def send(self, data: Any) -> None:
+        # The limit of a socket's sendall is one for all of its bytes, and urllib3
+        # leaves that of connecting in place: a long body would have to be a quick one.
+        if self.sock is None:
+            self.connect()
+        if self._write_timeout is not None:
+            self.sock.settimeout(self._write_timeout)
+        for start in range(0, len(data), _WRITE_SIZE):
+            super().send(data[start : start + _WRITE_SIZE])
 
     def _encode_request(self, request: str) -> bytes:
         # Python's own takes ASCII only; a client's raw target may be any bytes.
@@ -240,6 +280,22 @@ class _TLSPool(HTTPSConnectionPool):
 class _Adapter(HTTPAdapter):
     """An adapter whose pools are made of our connections, behind proxies too."""
 
+    def __init__(self, **options: Any) -> None:
+        self._contexts: dict[bool | str, ssl.SSLContext] = {}
+        super().__init__(**options)
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> Any:
+        host, options = super().build_connection_pool_key_attributes(
+            request, verify, cert
+        )
+        # Of its own, and made once: OpenSSL's default trusts what the environment
+        # names, and loading the authorities anew takes longer than an exchange.
+        if verify not in self._contexts:
+            self._contexts[verify] = _ssl_context(verify)
+        return host, {**options, "ssl_context": self._contexts[verify]}
+
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
@@ -248,6 +304,17 @@ class _Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(*args, **options)
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
         return manager
+
+
+def _ssl_context(verify: bool | str) -> ssl.SSLContext:
+    context = create_urllib3_context()
+    if verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        authorities = DEFAULT_CA_BUNDLE_PATH if verify is True else verify
+        context.load_verify_locations(authorities)
+    return context
 
 
 def _chunks(raw: HTTPResponse) -> Iterator[bytes]:
@@ -303,4 +370,6 @@ def _upstream_error(error: Exception) -> UpstreamError:
         return UpstreamError(ended="tls", sent=not unverified, hopeless=unverified)
     if isinstance(error, (urllib3_errors.ReadTimeoutError, TimeoutError)):
         return UpstreamTimeout(ended="first_byte_timeout")
+    if any(isinstance(cause, TimeoutError) for cause in error.args):
+        return UpstreamTimeout(ended="write_timeout")
     return UpstreamError(ended="upstream_protocol")

@@ -407,7 +407,7 @@ def records() -> ListSink:
     counted = stream.get_data().partition(b"event: message_delta")[0]
     for transport in (
         answering(whole, "application/json"),
-        answering(b"no JSON", "application/json"),
+        MockTransport(lambda _: answer(b"no JSON", headers=[("content-length", "7")])),
         MockTransport(lambda _: answer(b"{}", status=400)),
         answering([counted, UpstreamTruncated()], "text/event-stream"),
         failing(UpstreamError(ended="connect", sent=False)),

@@ -5,6 +5,7 @@ import pytest
 from kongai import errors
 from kongai.errors import (
     AnswerCut,
+    BodyIncomplete,
     ClientGone,
     ConfigError,
     GatewayError,
@@ -48,6 +49,13 @@ ANSWERS = [
         "https_required",
     ),
     (RequestRejected, GatewayError, 400, "Bad request", "bad_request"),
+    (
+        BodyIncomplete,
+        RequestRejected,
+        400,
+        "The request body is incomplete",
+        "client_abort",
+    ),
     (ServerStopping, GatewayError, 503, "The gateway is stopping", "shutdown"),
     (
         UpstreamError,

@@ -8,12 +8,14 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from kongai import Exchange, Route, Service
-from kongai.errors import ClientGone
+from kongai.errors import BodyIncomplete
 from kongai.exchange import (
+    BodyAlreadyRead,
     BodyTooLarge,
     LogFields,
     UpstreamRequest,
     client_headers,
+    origin_form,
     raw_target,
 )
 from kongai.router import Match
@@ -135,7 +137,23 @@ def test_no_more_than_announced_is_read() -> None:
 
 def test_less_than_announced_means_that_the_client_left() -> None:
     exchange = streaming(b"123", length=5)
-    with pytest.raises(ClientGone):
+    with pytest.raises(BodyIncomplete):
+        exchange.read_body()
+
+
+def test_a_form_that_the_application_parsed_is_no_client_that_left() -> None:
+    body = b"a=1&b=2"
+    kind = "application/x-www-form-urlencoded"
+    exchange = made(
+        environ={
+            "REQUEST_METHOD": "POST",
+            "CONTENT_TYPE": kind,
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.input": io.BytesIO(body),
+        }
+    )
+    assert exchange.request.form["a"] == "1"
+    with pytest.raises(BodyAlreadyRead, match="get_data"):
         exchange.read_body()
 
 
@@ -146,7 +164,7 @@ class Broken(io.RawIOBase):
 
 def test_an_input_that_breaks_means_that_the_client_left() -> None:
     exchange = made(environ={"wsgi.input": Broken(), "CONTENT_LENGTH": "5"})
-    with pytest.raises(ClientGone):
+    with pytest.raises(BodyIncomplete):
         exchange.read_body()
 
 
@@ -302,3 +320,20 @@ def test_an_upstream_request_waits_as_long_as_kong() -> None:
     assert (request.connect_timeout, request.read_timeout) == (60.0, 60.0)
     assert request.verify is True
     assert request.body is None
+
+
+@pytest.mark.parametrize(
+    ("target", "origin"),
+    [
+        ("/a", "/a"),
+        ("/foo://bar/a", "/foo://bar/a"),
+        ("/a?u=http://b/c", "/a?u=http://b/c"),
+        ("http://h/a?b=/c", "/a?b=/c"),
+        ("HTTP://h:81/a", "/a"),
+        ("http://h", "/"),
+        ("http://h?x=/a", "/?x=/a"),
+        ("*", "*"),
+    ],
+)
+def test_the_origin_form_of_a_target(target: str, origin: str) -> None:
+    assert origin_form(target) == origin

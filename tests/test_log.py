@@ -666,3 +666,22 @@ def test_a_stream_gets_lines_and_stays_open() -> None:
     log.close()
     assert stream.getvalue() == '{"a":"\\u00e9"}\n{"b":1}\n'
     assert not stream.closed
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_up_traffic(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    sink = FileSink(path)
+    sink.emit({"a": 1})
+    assert "failed to" in caplog.text
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        sink.emit({"a": 2})
+        assert os.read(reader, 100) == b'{"a":2}\n'
+        for _ in range(100):
+            sink.emit({"a": "x" * 10_000})
+    finally:
+        sink.close()
+        os.close(reader)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import re
 import uuid
@@ -10,10 +11,11 @@ from urllib.parse import unquote
 from wsgiref.validate import validator
 
 import pytest
-from werkzeug.exceptions import Forbidden
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, HTTPException, Unauthorized, abort
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client, EnvironBuilder, TestResponse, run_wsgi_app
-from werkzeug.wrappers import Response
+from werkzeug.wrappers import Request, Response
 
 from kongai import Exchange, Plugin, Proxy, Route, Service
 from kongai.errors import (
@@ -1292,3 +1294,91 @@ def test_a_plugins_answer_is_closed(read: bool) -> None:
     close = getattr(body, "close")  # noqa: B009
     close()
     assert plugin.closed == 1
+
+
+def test_head_has_no_body_to_iterate() -> None:
+    """Servers that send what they are given would spoil the answer after it."""
+    transport = MockTransport(lambda r: answer(b"page", headers=[("x-a", "1")]))
+    environ = EnvironBuilder(method="HEAD").get_environ()
+    for proxy in (
+        Proxy([Service("http://h", routes=[Route(paths=["/"])])], transport=transport),
+        Proxy(transport=transport),
+    ):
+        body, _, _ = run_wsgi_app(proxy, environ)
+        assert list(body) == []
+
+
+class Aborting(Plugin):
+    name = "aborting"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def access(self, exchange: Exchange) -> None:
+        raise self.error
+
+
+def test_an_abort_may_bring_a_response_or_headers() -> None:
+    with pytest.raises(HTTPException) as caught:
+        abort(Response("teapot", 418))
+    with Client(Proxy(plugins=[Aborting(caught.value)])).get("/") as found:
+        assert (found.status_code, found.get_data()) == (418, b"teapot")
+    challenge = Unauthorized(www_authenticate=WWWAuthenticate("basic", {"realm": "r"}))
+    with Client(Proxy(plugins=[Aborting(challenge)])).get("/") as found:
+        assert found.status_code == 401
+        assert found.headers["WWW-Authenticate"] == "Basic realm=r"
+
+
+class Keyed(Plugin):
+    name = "keyed"
+
+    def access(self, exchange: Exchange) -> None:
+        exchange.headers["X-Key"] = "ours"
+
+
+def test_a_client_can_not_take_back_a_header_of_the_gateways() -> None:
+    transport = MockTransport(lambda request: answer(b""))
+    service = Service("http://h", routes=[Route(paths=["/"])])
+    proxy = Proxy([service], plugins=[Keyed()], transport=transport)
+    headers = {"Connection": "close, x-key, x-own, host", "X-Own": "1", "X-Key": "mine"}
+    Client(proxy).get("/", headers=headers).close()
+    sent = {name.lower(): value for name, value in transport.requests[0].headers}
+    assert sent["x-key"] == "ours"
+    assert sent["host"] == "h"
+    assert "x-own" not in sent
+
+
+def test_an_answer_that_is_dropped_unclosed_is_still_recorded() -> None:
+    upstream = answer([b"a", b"b"])
+    rows = ListSink()
+    service = Service("http://h", routes=[Route(paths=["/"])])
+    transport = MockTransport(lambda request: upstream)
+    proxy = Proxy([service], sinks=[rows], transport=transport)
+    response = proxy.handle(Request(EnvironBuilder().get_environ()))
+    del response
+    gc.collect()
+    assert [row["kongai"]["ended"] for row in rows] == ["client_abort"]
+    assert upstream.closed == 1
+
+
+class Uploaded(Plugin):
+    name = "uploaded"
+
+    def access(self, exchange: Exchange) -> None:
+        exchange.read_body()
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_client_that_leaves_while_it_uploads_is_an_ordinary_error_elsewhere(
+    threaded: bool,
+) -> None:
+    """Another server's worker must not be brought down by a client."""
+    rows = ListSink()
+    proxy = Proxy(plugins=[Uploaded()], sinks=[rows])
+    environ = EnvironBuilder(method="POST", data=b"12345").get_environ()
+    environ["CONTENT_LENGTH"] = "100"
+    environ["wsgi.multithread"] = threaded
+    body, status, _ = run_wsgi_app(proxy, environ)
+    assert status.startswith("400 ")
+    getattr(body, "close")()  # noqa: B009
+    assert [row["kongai"]["ended"] for row in rows] == ["client_abort"]

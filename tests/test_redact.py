@@ -112,3 +112,12 @@ def test_no_spelling_of_a_name_lets_its_value_through(
     )
     parts = [*others[:place], f"{spelt}={SECRET}", *others[place:]]
     assert SECRET not in redact.target("/v1/messages?" + "&".join(parts))
+
+
+def test_very_secrets_are_taken_out_wherever_they_stand() -> None:
+    record = {"a": ["x-s3cret-y", 1, None, {"b": "s3cret"}], "c": "harmless", "d": 1.5}
+    assert redact.values(record, {"s3cret", ""}) == {
+        "a": ["x-REDACTED-y", 1, None, {"b": "REDACTED"}],
+        "c": "harmless",
+        "d": 1.5,
+    }

@@ -68,6 +68,7 @@ class Endpoint:
             headers["Accept-Encoding"] = "identity"
         if auth.header_name is not None and auth.header_value is not None:
             exchange.secret_names |= {auth.header_name.lower()}
+            exchange.secret_values |= {auth.header_value}
             if not (auth.allow_override and auth.header_name in headers):
                 headers[auth.header_name] = auth.header_value
         return headers
@@ -79,6 +80,7 @@ class Endpoint:
         if name is None or value is None:
             return query
         exchange.secret_names |= {name.lower()}
+        exchange.secret_values |= {value, quote(value, safe="")}
         if auth.allow_override and name in exchange.request.args:
             return query
         others = [arg for arg in (query or "").split("&") if arg and not _is(arg, name)]

@@ -10,6 +10,7 @@ batches, files) reaches the same path of the provider, untouched and uncounted.
 
 from __future__ import annotations
 
+import re
 import string
 import time
 from collections.abc import Generator, Iterator
@@ -35,6 +36,7 @@ from kongai.sse import is_event_stream
 
 # A client may name a model that a header can't; what it can't say is %-encoded.
 _PRINTABLE = string.punctuation + " "
+_LONGEST = 200
 _NO_PROMPT = "request body doesn't contain valid prompts"
 _NO_MODEL = "model parameter not found in request, nor in gateway configuration"
 _NO_STREAMS = "response streaming is not enabled for this LLM"
@@ -114,7 +116,7 @@ class AIProxy(Plugin):
         if call is None or exchange.source == "kong" or response is None:
             return
         if call.chat and response.status_code == 200 and self.config.model_name_header:
-            model = quote(call.request_model or "", safe=_PRINTABLE)
+            model = quote((call.request_model or "")[:_LONGEST], safe=_PRINTABLE)
             response.headers["X-Kong-LLM-Model"] = f"{call.provider}/{model}"
 
     def body_filter(
@@ -135,7 +137,8 @@ class AIProxy(Plugin):
         call.reader = (
             self._answers.stream_reader() if events else self._answers.whole_reader()
         )
-        return _read_along(chunks, call, call.reader, decoder)
+        measured = "content-length" in head or "transfer-encoding" in head
+        return _read_along(chunks, call, call.reader, decoder, measured=measured)
 
     def log(self, exchange: Exchange) -> None:
         """Write `ai.proxy` into the record, where statistics are on."""
@@ -181,15 +184,24 @@ class AIProxy(Plugin):
         return self._format.with_fields(body, fixed) if fixed else body
 
 
+_BEGUN = re.compile(r"/v1(?:/messages)?/?\Z")
+
+
+def _rooted(path: str) -> str:
+    return f"/{path.removeprefix('/')}" if path else ""
+
+
 def _below_route(exchange: Exchange) -> str:
     """The path below the route, from its API version on; empty for the route itself."""
     match = exchange.match
-    rest = match.rest if match else exchange.path
-    if match and match.prefix.endswith("/v1") and rest.startswith("/"):
-        rest = "/v1" + rest
-    version = rest.rfind("/v1/")
+    prefix, rest = (match.prefix, match.rest) if match else ("", exchange.path)
+    version = rest.find("/v1/")
     if version >= 0:
         return rest[version:]
+    begun = _BEGUN.search(prefix)
+    if begun is not None:
+        # The route's own path leads into the API.
+        return begun.group().rstrip("/") + _rooted(rest)
     return "" if rest in ("", "/") else "/" + rest.removeprefix("/")
 
 
@@ -224,9 +236,21 @@ def _relayed(
 
 
 def _read_along(
-    chunks: Iterator[bytes], call: Call, reader: AnswerReader, decoder: ContentDecoder
+    chunks: Iterator[bytes],
+    call: Call,
+    reader: AnswerReader,
+    decoder: ContentDecoder,
+    *,
+    measured: bool,
 ) -> Iterator[bytes]:
     """Pass the chunks on, each before anything else is asked of the upstream.
+
+    Args:
+        chunks: the body.
+        call: the call it answers.
+        reader: reads along.
+        decoder: undoes the content-coding for it.
+        measured: whether HTTP says where the body ends; otherwise closing ends it.
 
     Raises:
         UpstreamTruncated: the upstream ended well, but the stream did not say that it
@@ -246,9 +270,11 @@ def _read_along(
         call.received = time.perf_counter()
         reader.end()
         call.response_model = reader.model
-    if decoder.broken:
+    if decoder.broken or reader.lost:
         return
     if not decoder.complete:
         raise UpstreamTruncated
-    if call.streaming and not (reader.finished or reader.broken):
+    if call.streaming and not reader.finished:
         raise UpstreamTruncated(ended="no_terminal_event")
+    if not (call.streaming or measured or reader.finished):
+        raise UpstreamTruncated

@@ -28,6 +28,13 @@ def _one_of(*names: str) -> Meta:
     )
 
 
+_TOKEN = Meta(
+    pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", description="not a header's name"
+)
+_SENDABLE = Meta(
+    pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*\Z",
+    description="a header can't hold a line end or a control character",
+)
 _Provider = Annotated[str, _one_of(*PROVIDERS)]
 _Format = Annotated[str, _one_of(*registry.format_names())]
 _RouteType = Annotated[str, _one_of("llm/v1/chat")]
@@ -67,8 +74,8 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
         for name in names
     }
 
-    header_name: str | None = None
-    header_value: str | None = None
+    header_name: Annotated[str, _TOKEN] | None = None
+    header_value: Annotated[str, _SENDABLE] | None = None
     param_name: str | None = None
     param_value: str | None = None
     param_location: Literal["query", "body"] | None = None
@@ -134,7 +141,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         ),
     }
 
-    anthropic_version: str | None = None
+    anthropic_version: Annotated[str, _SENDABLE] | None = None
     upstream_url: str | None = None
     upstream_path: Annotated[
         str, Meta(pattern="^/", description="should start with: /")

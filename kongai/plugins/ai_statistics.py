@@ -18,6 +18,8 @@ from kongai.llm.usage import Usage
 if TYPE_CHECKING:
     from kongai.plugins.ai_proxy_config import Options, Target
 
+_LONGEST_MODEL = 200
+"""Characters of a model's name; a longer one has no price, and is not remembered."""
 _UNSPECIFIED = "UNSPECIFIED"
 
 
@@ -121,7 +123,9 @@ def _table_prices(exchange: Exchange, call: Call) -> PriceTable | None:
     started = datetime.fromtimestamp(exchange.timings.started_at / 1000, timezone.utc)
     hour = started.replace(minute=0, second=0, microsecond=0)
     for model in (call.response_model, call.request_model):
-        prices = price_table(call.provider, model, hour) if model else None
+        if not model or len(model) > _LONGEST_MODEL:
+            continue
+        prices = price_table(call.provider, model, hour)
         if prices is not None:
             return prices
     return None

@@ -16,7 +16,7 @@ from kongai.schema import load
 LogPath = Annotated[
     str,
     Meta(
-        pattern=r"^[^\s*&%\\`][^*&%\\`]*[^\s*&%\\`]\Z",
+        pattern=r"^[^\s\0*&%\\`][^\0*&%\\`]*[^\s\0*&%\\`]\Z",
         description="not a valid filename",
     ),
 ]

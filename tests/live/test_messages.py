@@ -1064,3 +1064,43 @@ def test_keys_are_written_nowhere(line: Line, handler: Any) -> None:
         **dict.fromkeys(("key", "api_key", "x"), "REDACTED"),
     }
     assert_no_secret(line.gateway)
+
+
+@pytest.mark.parametrize("target", ["/abc", "h:443"])
+def test_a_tunnel_is_refused_and_nobody_else_waits(line: Line, target: str) -> None:
+    with raw(line.gateway) as sock:
+        sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        assert sock.recv(100).startswith(b"HTTP/1.1 405 ")
+    line.upstream.handler = whole
+    assert line.ask(request_body()).status == 200
+
+
+def test_a_cut_stream_does_not_look_complete_to_an_old_client(line: Line) -> None:
+    """HTTP/1.0 has no chunks: closing is the end, so only a reset tells a cut."""
+
+    def cut(request: Request, connection: Connection) -> None:
+        connection.start_stream()
+        connection.chunk(b"event: ping\ndata: {}\n\n")
+        connection.close()
+
+    line.upstream.handler = cut
+    body = request_body(stream=True)
+    head = (
+        f"POST {PATH} HTTP/1.0\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    with raw(line.gateway) as sock:
+        sock.sendall(head.encode() + body)
+        assert b"event: error" in until_reset(sock)
+
+
+def until_reset(sock: socket.socket) -> bytes:
+    """What comes before a reset; the end of a connection in good order is none."""
+    received = b""
+    while True:
+        try:
+            piece = sock.recv(65536)
+        except ConnectionResetError:
+            return received
+        assert piece, "the connection was closed in good order"
+        received += piece

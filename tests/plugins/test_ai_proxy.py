@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 from werkzeug.test import Client, TestResponse, create_environ
 
-from kongai import AIProxy, ConfigError, Exchange, Plugin, Proxy
+from kongai import AIProxy, ConfigError, Exchange, Plugin, Proxy, Route, Service
 from kongai.errors import AnswerCut, UpstreamError, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.sse import Decoder
@@ -39,6 +40,9 @@ def question(**fields: Any) -> bytes:
     messages = [{"role": "user", "content": "What do two and two make?"}]
     asked = {"model": MODEL, "max_tokens": 64, "messages": messages, **fields}
     return json.dumps({k: v for k, v in asked.items() if v is not ...}).encode()
+
+
+JSON = [("content-type", "application/json")]
 
 
 def message(model: str = MODEL, /, **usage: Any) -> bytes:
@@ -1060,12 +1064,24 @@ def test_an_answer_that_cannot_be_decoded_is_relayed(
     [b"", b"<html>", b'{"usage":7}', b"[1]", b'{"model":"m","usage":{}'],
 )
 def test_a_whole_answer_that_is_none(body: bytes) -> None:
-    gateway = Gateway(lambda _: answer(body))
+    length = ("content-length", str(len(body)))
+    gateway = Gateway(lambda _: answer(body, headers=[*JSON, length]))
     got = gateway.ask()
     assert (got.status, got.body, got.cut) == (200, body, False)
     assert gateway.usage["total_tokens"] == 0
     assert gateway.record["kongai"] == {"ended": "ok", "usage_unread": True}
     assert gateway.meta["response_model"] == MODEL
+
+
+@pytest.mark.parametrize("cut", [1, len(message()) - 1])
+def test_a_whole_answer_that_only_closing_ends_is_cut_where_its_json_is(
+    cut: int,
+) -> None:
+    """Nothing else tells it from an answer that broke off."""
+    gateway = Gateway(lambda _: answer(message()[:cut], headers=JSON))
+    got = gateway.ask()
+    assert (got.body, got.cut) == (message()[:cut], True)
+    assert gateway.record["kongai"]["ended"] == "upstream_cut"
 
 
 def test_an_event_that_is_none_is_relayed_and_the_rest_is_counted() -> None:
@@ -1075,6 +1091,21 @@ def test_an_event_that_is_none_is_relayed_and_the_rest_is_counted() -> None:
     assert got.body == STREAM[:700] + odd + STREAM[700:]
     assert gateway.record["kongai"]["ended"] == "ok"
     assert gateway.record["kongai"]["usage_unread"] is True
+
+
+def test_an_event_that_is_none_does_not_hide_that_the_end_is_missing() -> None:
+    end = STREAM.index(b"event: message_stop")
+    gateway = Gateway(lambda _: stream(b"data: {nothing\n\n" + STREAM[:end]))
+    assert gateway.stream().cut
+    assert gateway.record["kongai"]["ended"] == "no_terminal_event"
+
+
+def test_a_stream_that_breaks_after_its_end_has_no_error_event() -> None:
+    """The message is complete: an error would make the client pay for a second one."""
+    gateway = Gateway(lambda _: stream(STREAM, UpstreamTruncated()))
+    got = gateway.stream()
+    assert (got.body, got.cut) == (STREAM, True)
+    assert gateway.record["kongai"]["ended"] == "upstream_cut"
 
 
 def test_a_whole_answer_to_a_request_for_a_stream() -> None:
@@ -1358,3 +1389,102 @@ def test_other_statuses_are_relayed(status: int) -> None:
     assert len(gateway.upstream.requests) == 1
     assert gateway.record["upstream_status"] == str(status)
     assert gateway.usage["total_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("route", "asked", "sent", "counted"),
+    [
+        ("/v1", "/v1/messages", "/v1/messages", True),
+        ("/v1/", "/v1/messages", "/v1/messages", True),
+        ("/v1", "/v1/models", "/v1/models", False),
+        ("/v1/messages", "/v1/messages", "/v1/messages", True),
+        (
+            "/v1/messages",
+            "/v1/messages/count_tokens",
+            "/v1/messages/count_tokens",
+            False,
+        ),
+        ("/v1/ai", "/v1/ai/v1/messages", "/v1/messages", True),
+        ("/v1/ai", "/v1/ai", "/v1/messages", True),
+        ("/ai", "/ai/v1/messages/", "/v1/messages", True),
+        ("/ai", "/ai/v1/files/v1/x", "/v1/files/v1/x", False),
+    ],
+)
+def test_a_route_may_lead_into_the_api(
+    route: str, asked: str, sent: str, counted: bool
+) -> None:
+    transport = MockTransport(lambda request: answer(message()))
+    rows = ListSink()
+    service = Service("http://h", routes=[Route(paths=[route])])
+    plugin = AIProxy(provider="anthropic", llm_format="anthropic")
+    proxy = Proxy([service], plugins=[plugin], sinks=[rows], transport=transport)
+    with Client(proxy).post(
+        asked, data=question(), content_type="application/json"
+    ) as got:
+        assert got.get_data() == message()
+    assert transport.requests[0].target == sent
+    assert ("usage" in rows[0]["ai"]["proxy"]) is counted
+
+
+def test_what_the_caller_says_is_added_to_what_a_provider_needs() -> None:
+    plugin = AIProxy(
+        provider="anthropic",
+        llm_format="anthropic",
+        logging={"log_payloads": True},
+        model={"name": "m", "options": {"upstream_url": "http://h"}},
+    )
+    assert plugin.config.logging.log_statistics
+    assert plugin.config.logging.log_payloads
+    assert plugin.config.model.name == "m"
+    assert plugin.config.model.options.anthropic_version == "2023-06-01"
+    with pytest.raises(TypeError, match="not both"):
+        AIProxy(plugin.config, provider="anthropic")
+
+
+@pytest.mark.parametrize("place", ["location", "body"])
+def test_a_configured_key_that_an_upstream_repeats_is_not_recorded(place: str) -> None:
+    key = "s3cret/key"
+    told = (
+        f"http://h/v1/messages?k={quote(key, safe='')}" if place == "location" else ""
+    )
+    body = json.dumps({"error": f"bad key {key}"}).encode()
+    transport = MockTransport(
+        lambda request: answer(body, status=401, headers=[("location", told)])
+    )
+    rows = ListSink()
+    plugin = AIProxy(
+        provider="anthropic",
+        llm_format="anthropic",
+        logging={"log_payloads": True},
+        auth={
+            "header_name": "x-own",
+            "header_value": key,
+            "param_name": "k",
+            "param_value": key,
+            "param_location": "query",
+        },
+    )
+    proxy = Proxy(plugins=[plugin], sinks=[rows], transport=transport)
+    with Client(proxy).post(
+        "/", data=question(), content_type="application/json"
+    ) as got:
+        assert key.encode() in got.get_data()
+    text = json.dumps(rows)
+    assert "s3cret" not in text
+    assert "REDACTED" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("header_name", "a b"), ("header_name", "a\n"), ("header_value", "k\nx: y")],
+)
+def test_what_no_header_can_hold_is_refused(field: str, value: str) -> None:
+    auth = {"header_name": "x-api-key", "header_value": "k", field: value}
+    with pytest.raises(ConfigError, match=f"^auth.{field}: "):
+        AIProxy(provider="anthropic", llm_format="anthropic", auth=auth)
+
+
+def test_a_prompt_that_is_not_utf_8_is_none() -> None:
+    gateway = Gateway()
+    got = gateway.ask(body=b'{"model": "m", "messages": ["\xff"]}')
+    assert got.status == 400

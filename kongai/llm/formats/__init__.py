@@ -38,6 +38,8 @@ class AnswerReader(Protocol):
     """Whether the answer has said that it is complete."""
     broken: bool
     """Whether there was something that could not be read."""
+    lost: bool
+    """Whether the reader has given up, so that `finished` says nothing."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body, its content-coding undone."""

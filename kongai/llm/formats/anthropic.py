@@ -93,6 +93,7 @@ def read_request(body: bytes) -> RequestFacts:
     """
     try:
         request = _decode_request(body)
+        body.decode()  # msgspec does not look into what it skips
     except _UNREADABLE:
         return RequestFacts()
     messages = bytes(request.messages)
@@ -152,7 +153,7 @@ class _WholeReader:
     def __init__(self) -> None:
         self.usage = Usage()
         self.model: str | None = None
-        self.started = self.finished = self.broken = False
+        self.started = self.finished = self.broken = self.lost = False
         self._pieces: list[bytes] = []
         self._size = 0
 
@@ -162,7 +163,7 @@ class _WholeReader:
         if self._size <= MAX_WHOLE_ANSWER:
             self._pieces.append(data)
         else:
-            self.broken = True
+            self.broken = self.lost = True
             self._pieces.clear()
 
     def end(self) -> None:
@@ -184,19 +185,18 @@ class _StreamReader:
     def __init__(self) -> None:
         self.usage = Usage()
         self.model: str | None = None
-        self.started = self.finished = self.broken = False
+        self.started = self.finished = self.broken = self.lost = False
         self._decoder = Decoder()
-        self._lost = False
         self._characters = 0
         self._counted = False
 
     def feed(self, data: bytes) -> None:
-        if self._lost:
+        if self.lost:
             return
         try:
             events = self._decoder.feed(data)
         except EventTooLarge:
-            self.broken = self._lost = True
+            self.broken = self.lost = True
             return
         for event in events:
             self._event(event)
