@@ -29,6 +29,8 @@ class Body:
         finish: the log phase.
     """
 
+    _closed = True
+
     def __init__(
         self, exchange: Exchange, chunks: Iterator[bytes], finish: Callable[[], None]
     ) -> None:
@@ -36,7 +38,6 @@ class Body:
         self._chunks = chunks
         self._finish = finish
         self._cut = False
-        self._closed = False
         response = exchange.response
         assert response is not None
         headers = response.headers
@@ -51,6 +52,7 @@ class Body:
         )
         if self._complete:
             self._chunks = iter(())
+        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self

@@ -74,7 +74,10 @@ class RequestsTransport:
         Raises:
             UpstreamError: there is no usable answer.
         """
-        pool = self._pool(request)
+        try:
+            pool = self._pool(request)
+        except OSError as error:
+            raise UpstreamError(ended="tls", sent=False, hopeless=True) from error
         target, url = request.target, "/"
         if pool.proxy is not None and request.scheme == "http":
             # A proxy of plain HTTP is given the whole URL (RFC 9112, section 3.2.2).
@@ -110,6 +113,8 @@ class RequestsTransport:
 
     def close(self) -> None:
         """Close idle connections."""
+        for pool in self._pools.values():
+            pool.close()
         self._pools.clear()
         self._adapter.close()
 
@@ -292,9 +297,11 @@ class _Adapter(HTTPAdapter):
         )
         # Of its own, and made once: OpenSSL's default trusts what the environment
         # names, and loading the authorities anew takes longer than an exchange.
-        if verify not in self._contexts:
-            self._contexts[verify] = _ssl_context(verify)
-        return host, {**options, "ssl_context": self._contexts[verify]}
+        if host["scheme"] == "https":
+            if verify not in self._contexts:
+                self._contexts[verify] = _ssl_context(verify)
+            options = {"ssl_context": self._contexts[verify]}
+        return host, options
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
+import random
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
@@ -136,6 +140,16 @@ def test_what_the_client_says_of_itself_is_kept(name: str, value: str) -> None:
     assert list(request.headers) == [("Host", "a"), (name, value)]
 
 
+@pytest.mark.parametrize(
+    "name", ["X-A", "User-Agent", "Accept-Encoding", "Authorization", "X-B"]
+)
+def test_a_clients_header_that_reads_like_an_instruction(name: str) -> None:
+    """urllib3 leaves out, or refuses, a header that has this value."""
+    headers = [("X-B", "1"), (name, "@@@SKIP_HEADER@@@"), ("Via", "2")]
+    [request] = seen(lambda upstream: asking(upstream, headers=headers))
+    assert list(request.headers) == [("Host", "a"), ("X-B", "1"), ("Via", "2")]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(
     "body",
@@ -182,6 +196,114 @@ def test_pieces_of_a_body_go_out_as_they_come() -> None:
         request = asking(port, method="POST", headers=[framing], body=pieces())
         assert read(sender.send(request)) == b"0\r\n\r\n"
         thread.join(5)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 1_000_000])
+@pytest.mark.parametrize(
+    "framing", ["Content-Length", "Transfer-Encoding"], ids=["length", "chunks"]
+)
+def test_a_body_of_any_size_arrives_as_it_is(size: int, framing: str) -> None:
+    body = random.Random(size).randbytes(size)
+    value = str(size) if framing == "Content-Length" else "chunked"
+
+    def make(upstream: FakeUpstream) -> UpstreamRequest:
+        headers = [(framing, value)]
+        return asking(upstream, method="POST", headers=headers, body=body)
+
+    [request] = seen(make)
+    assert request.body == body
+
+
+@contextmanager
+def served(script: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port whose one connection is the script's, which holds little by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+
+        def serve() -> None:
+            sock, _ = server.accept()
+            with sock:
+                sock.settimeout(5)
+                script(sock)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+LONG_BODY = random.Random(0).randbytes(12_000_000)
+
+
+def long_upload(port: int, pieces: bool, **options: Any) -> UpstreamRequest:
+    """A request that no buffer on the way has room for."""
+    step = 1_000_000
+    starts = range(0, len(LONG_BODY), step)
+    body = (LONG_BODY[n : n + step] for n in starts) if pieces else LONG_BODY
+    headers = [("Content-Length", str(len(LONG_BODY)))]
+    return asking(port, method="POST", headers=headers, body=body, **options)
+
+
+@pytest.mark.parametrize("limit", ["connect_timeout", "write_timeout"])
+@pytest.mark.parametrize("pieces", [False, True], ids=["bytes", "pieces"])
+def test_a_long_body_may_take_its_time(pieces: bool, limit: str) -> None:
+    """What is limited is the wait for the next piece, not that for all of them."""
+
+    def read_steadily(sock: socket.socket) -> None:
+        pause, found, left = threading.Event(), hashlib.sha256(), len(LONG_BODY)
+        with sock.makefile("rb") as stream:
+            while stream.readline() != b"\r\n":
+                pass
+            while left and (piece := stream.read(min(left, 100_000))):
+                found.update(piece)
+                left -= len(piece)
+                pause.wait(0.004)
+        sock.sendall(whole(found.digest()))
+
+    started = time.monotonic()
+    with served(read_steadily) as port, transport() as sender:
+        response = sender.send(long_upload(port, pieces, **{limit: 0.3}))
+        assert read(response) == hashlib.sha256(LONG_BODY).digest()
+    assert time.monotonic() - started > 0.4
+
+
+@pytest.mark.parametrize("pieces", [False, True], ids=["bytes", "pieces"])
+def test_an_upstream_that_stops_reading(pieces: bool) -> None:
+    gave_up = threading.Event()
+
+    def stop_reading(sock: socket.socket) -> None:
+        sock.recv(1000)
+        assert gave_up.wait(5)
+        while sock.recv(1_000_000):  # and then the connection is over
+            pass
+
+    with served(stop_reading) as port, transport() as sender:
+        started = time.monotonic()
+        error = failure(sender, long_upload(port, pieces, write_timeout=0.3))
+        took = time.monotonic() - started
+        gave_up.set()
+    check(error, UpstreamTimeout, 504, "write_timeout", sent=True)
+    assert 0.3 <= took < 2
+
+
+def test_the_time_to_write_is_none_to_answer_in() -> None:
+    def think(request: Request, connection: Connection) -> None:
+        connection.sleep(0.15)
+        ok(request, connection)
+
+    with FakeUpstream(think) as upstream, transport() as sender:
+        for _ in range(2):
+            request = asking(
+                upstream,
+                method="POST",
+                headers=[("Content-Length", "1")],
+                body=b"x",
+                connect_timeout=0.1,
+                write_timeout=0.1,
+            )
+            assert read(sender.send(request)) == b"/"
+        assert len(opened(upstream, 1)) == 1
 
 
 def test_the_environment_has_no_say(
@@ -303,6 +425,85 @@ def test_interim_answers_are_skipped(interim: list[bytes], joined: bool) -> None
             assert response.headers == [("Content-Length", str(len(target)))]
             assert read(response) == target.encode()
         assert len(opened(upstream, 1)) == 1
+
+
+NOT_YOURS = whole(b"not yours")
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "body"),
+    [
+        ("GET", whole(b"own"), b"own"),
+        ("GET", whole(b""), b""),
+        (
+            "GET",
+            (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"3\r\nown\r\n0\r\nX: trailer\r\n\r\n"
+            ),
+            b"own",
+        ),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b""),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b""),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", b""),
+    ],
+    ids=["length", "nothing", "chunks", "HEAD", "HEAD of chunks", "204", "304"],
+)
+@pytest.mark.parametrize(
+    ("at_once", "once_read", "once_asked"),
+    [
+        (b"Z", b"", b""),
+        (NOT_YOURS, b"", b""),
+        (whole(b"x" * 100_000), b"", b""),
+        (b"", b"Z", b""),
+        (b"", NOT_YOURS, b""),
+        (b"Z", NOT_YOURS, b""),
+        (b"Z", b"", NOT_YOURS),
+        (NOT_YOURS, b"", NOT_YOURS),
+    ],
+    ids=[
+        "a byte",
+        "an answer",
+        "much",
+        "a byte later",
+        "an answer later",
+        "a byte, an answer later",
+        "a byte, an answer to the next request",
+        "two answers",
+    ],
+)
+def test_what_comes_behind_an_answer_is_nobodys(
+    method: str,
+    answer: bytes,
+    body: bytes,
+    at_once: bytes,
+    once_read: bytes,
+    once_asked: bytes,
+) -> None:
+    was_read, sent = threading.Event(), threading.Event()
+
+    def handler(request: Request, connection: Connection) -> None:
+        if request.target == "/next":
+            connection.respond(200, body=b"the next one's")
+            return
+        connection.send(answer + at_once)
+        assert was_read.wait(5)
+        try:
+            connection.send(once_read)
+            connection.sleep(0.01)  # nothing here tells that it has arrived
+        finally:  # the connection may be closed, and rightly so
+            sent.set()
+        upstream.wait_for_requests(2)
+        connection.send(once_asked)
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        assert read(sender.send(asking(upstream, method=method))) == body
+        was_read.set()
+        assert sent.wait(5)
+        response = sender.send(asking(upstream, "/next"))
+        assert (response.status, read(response)) == (200, b"the next one's")
+        assert len(opened(upstream, 2)) == 2
 
 
 BAD_ANSWERS = {
@@ -643,8 +844,14 @@ SQAwRgIhAPyjEHUfog4PBGZ3C3/YWJi0KbQggNLnR4QudxaNDtpZAiEA5X58IEF0
 """
 
 
+# The name under which OpenSSL looks for it in a directory: `openssl x509 -hash`.
+CERTIFICATE_HASH = "ce275665"
+
+
 @contextmanager
-def tls_upstream(directory: Path) -> Iterator[tuple[int, str]]:
+def tls_upstream(
+    directory: Path, body: bytes = b"over TLS", behind: bytes = b""
+) -> Iterator[tuple[int, str]]:
     """A port that answers over TLS, and the file with its certificate."""
     bundle, key = directory / "ca.pem", directory / "key.pem"
     bundle.write_text(CERTIFICATE)
@@ -652,43 +859,134 @@ def tls_upstream(directory: Path) -> Iterator[tuple[int, str]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(bundle, key)
 
-    def answer() -> None:
+    def answer(plain: socket.socket) -> None:
+        try:
+            with context.wrap_socket(plain, server_side=True) as sock:
+                while sock.recv(65536):
+                    sock.sendall(whole(body) + behind)
+        except OSError:
+            plain.close()  # a client that does not trust us, or has left
+
+    def accept() -> None:
         while True:
             try:
                 plain, _ = server.accept()
             except OSError:
                 return
-            try:
-                with context.wrap_socket(plain, server_side=True) as sock:
-                    sock.recv(65536)
-                    sock.sendall(whole(b"over TLS"))
-            except OSError:
-                plain.close()  # a client that does not trust us
+            threads.append(threading.Thread(target=answer, args=(plain,), daemon=True))
+            threads[-1].start()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=answer, daemon=True)
-        thread.start()
+        threads = [threading.Thread(target=accept, daemon=True)]
+        threads[0].start()
         yield server.getsockname()[1], str(bundle)
         server.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        for thread in threads:
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def refuse(sender: RequestsTransport, port: int, host: str, verify: bool | str) -> None:
+    """The upstream's certificate is not good enough, and will not get any better."""
+    error = failure(sender, asking(port, scheme="https", host=host, verify=verify))
+    check(error, UpstreamError, 502, "tls", sent=False)
+    assert error.hopeless
 
 
 def test_a_certificate_is_verified(tmp_path: Path) -> None:
     with tls_upstream(tmp_path) as (port, bundle), transport() as sender:
         request = asking(port, scheme="https", host="localhost", verify=bundle)
         assert read(sender.send(request)) == b"over TLS"
-        for verify, host in ((True, "localhost"), (bundle, "127.0.0.1")):
-            request = asking(port, scheme="https", host=host, verify=verify)
-            error = failure(sender, request)
-            check(error, UpstreamError, 502, "tls", sent=False)
-            assert error.hopeless
+        refuse(sender, port, "localhost", verify=True)
+        refuse(sender, port, "127.0.0.1", verify=bundle)
+
+
+@pytest.mark.parametrize("host", ["upstream.example", "a.localhost", "localhos"])
+def test_a_certificate_is_for_one_name(
+    host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def everybody_is_here(host: str, *args: Any, **options: Any) -> Any:
+        return look_up("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", everybody_is_here)
+    with tls_upstream(tmp_path) as (port, bundle), transport() as sender:
+        refuse(sender, port, host, verify=bundle)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"],
+)
+def test_the_environment_vouches_for_nobody(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / f"{CERTIFICATE_HASH}.0").write_text(CERTIFICATE)
+    with tls_upstream(tmp_path) as (port, bundle), transport() as sender:
+        monkeypatch.setenv(name, str(tmp_path) if name == "SSL_CERT_DIR" else bundle)
+        if name.startswith("SSL_"):  # what Python trusts unless told otherwise
+            default = ssl.create_default_context()
+            with (
+                socket.create_connection(("127.0.0.1", port)) as plain,
+                default.wrap_socket(plain, server_hostname="localhost"),
+            ):
+                pass
+        refuse(sender, port, "localhost", verify=True)
+
+
+def test_the_authorities_are_those_that_requests_brings_along(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ours = tmp_path / "ca.pem"
+    ours.write_text(CERTIFICATE)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ours))
+    expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    expected.load_verify_locations(requests.certs.where())
+    with transport() as sender:
+        pool = sender._pool(asking(443, scheme="https", host="localhost"))
+        context = pool.conn_kw["ssl_context"]
+    found, there = (c.get_ca_certs(binary_form=True) for c in (context, expected))
+    assert sorted(found) == sorted(there)
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+def test_authorities_are_loaded_once(tmp_path: Path) -> None:
+    with tls_upstream(tmp_path) as (port, bundle), transport() as sender:
+        request = asking(port, scheme="https", host="localhost", verify=bundle)
+        at_the_same_time = [sender.send(request) for _ in range(3)]
+        while at_the_same_time:
+            assert read(at_the_same_time.pop()) == b"over TLS"
+        idle = [c for c in sender._pool(request).pool.queue if c is not None]
+        assert len(idle) == 3
+        assert len({c.sock.context for c in idle}) == 1
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 def test_any_certificate_will_do_where_it_is_said(tmp_path: Path) -> None:
     with tls_upstream(tmp_path) as (port, _), transport() as sender:
-        request = asking(port, scheme="https", host="127.0.0.1", verify=False)
-        assert read(sender.send(request)) == b"over TLS"
+        for host in ("127.0.0.1", "localhost"):
+            request = asking(port, scheme="https", host=host, verify=False)
+            assert read(sender.send(request)) == b"over TLS"
+            refuse(sender, port, host, verify=True)  # elsewhere it will not
+
+
+@pytest.mark.parametrize("size", [1, 8_100, 8_192, 12_000])
+@pytest.mark.parametrize("behind", [b"Z", NOT_YOURS * 500], ids=["a byte", "much"])
+def test_what_comes_behind_an_answer_over_tls(
+    size: int, behind: bytes, tmp_path: Path
+) -> None:
+    """A record that is decrypted already does not make a socket readable."""
+    body = b"x" * (size - len(whole(b"")))
+    with (
+        tls_upstream(tmp_path, body, behind) as (port, bundle),
+        transport() as sender,
+    ):
+        request = asking(port, scheme="https", host="localhost", verify=bundle)
+        for _ in range(3):
+            response = sender.send(request)
+            assert (response.status, read(response)) == (200, body)
 
 
 def test_no_tls_where_tls_is_expected() -> None:
