@@ -180,6 +180,7 @@ def _objection(message: Message) -> Refused | None:
         or not (path.startswith("/") or "://" in path)
         or "%00" in path
         or (codings and message.version == "1.0")
+        or "" in codings
     ):
         return Refused(400, "Bad request")
     if codings not in ([], ["chunked"]):
