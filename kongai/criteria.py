@@ -61,7 +61,7 @@ def normalize_prefix(prefix: str) -> str:
     return normalize(prefix.encode().decode("latin-1"))
 
 
-def regex(pattern: str) -> re.Pattern[str]:
+def compile_regex(pattern: str) -> re.Pattern[str]:
     """Compile a regex that names its groups as PCRE does, ``(?<name>...)``."""
     return re.compile(_PCRE_GROUP.sub("(?P<", pattern))
 
@@ -77,7 +77,7 @@ def is_regex_value(values: Sequence[str]) -> bool:
     return len(values) == 1 and values[0].startswith("~*")
 
 
-def route_path(path: str) -> Iterator[str]:
+def check_route_path(path: str) -> Iterator[str]:
     """Check a route's path: a prefix, or a regex after ``~``."""
     if "//" in path:
         yield "must not have empty segments"
@@ -89,7 +89,7 @@ def route_path(path: str) -> Iterator[str]:
         yield f"non-normalized path, consider use '{normal}' instead"
 
 
-def route_host(host: str) -> Iterator[str]:
+def check_route_host(host: str) -> Iterator[str]:
     """Check a route's host: a name or a wildcard, with a port if need be."""
     name, port = split_port(host)
     if port is not None and (len(port) > 5 or int(port) > 65535):
@@ -100,7 +100,7 @@ def route_host(host: str) -> Iterator[str]:
         yield f"invalid hostname: {host}"
 
 
-def route_header(name: str, values: Sequence[str]) -> Iterator[str]:
+def check_route_header(name: str, values: Sequence[str]) -> Iterator[str]:
     """Check a header that a route asks for."""
     if name.lower() == "host":
         yield (
@@ -116,7 +116,7 @@ def route_header(name: str, values: Sequence[str]) -> Iterator[str]:
         yield from _pattern(values[0][2:])
 
 
-def service_host(host: str) -> Iterator[str]:
+def check_service_host(host: str) -> Iterator[str]:
     """Check a service's host: a name or an address."""
     name, port = split_port(host)
     if port is not None and _is_host(name):
@@ -125,7 +125,7 @@ def service_host(host: str) -> Iterator[str]:
         yield f"invalid value: {host}"
 
 
-def service_path(path: str) -> Iterator[str]:
+def check_service_path(path: str) -> Iterator[str]:
     """Check a service's path, which goes upstream as it is."""
     if "//" in path:
         yield "must not have empty segments"
@@ -158,6 +158,6 @@ def _pattern(pattern: str) -> Iterator[str]:
         with warnings.catch_warnings():
             # Python warns of what it reads in another way than PCRE.
             warnings.simplefilter("error")
-            regex(pattern)
+            compile_regex(pattern)
     except (re.error, OverflowError, RecursionError, Warning) as error:
         yield f"invalid regex: '{pattern}' ({error})"

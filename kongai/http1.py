@@ -26,15 +26,7 @@ _ONLY_ONCE = ("host", "authorization", "x-api-key", "content-type", "expect")
 
 
 class Refused(RequestRejected):
-    """The bytes are not a request that this server takes.
-
-    Args:
-        status: what to answer.
-        message: Kong's text for it.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message, status=status)
+    """The bytes are not a request that this server takes."""
 
 
 @dataclass(slots=True)
@@ -91,7 +83,7 @@ class RequestParser:
                 data = self._without_offer() + data[upgrade.args[0] :]
                 continue
             except httptools.HttpParserError as error:
-                raise self._refusal or Refused(400, "Bad request") from error
+                raise self._refusal or Refused("Bad request", status=400) from error
             break
         if self._silent > MAX_HEAD_SIZE:
             raise _too_large()
@@ -165,9 +157,9 @@ class RequestParser:
 def _objection(message: Message) -> Refused | None:
     """What is wrong with a head that llhttp takes."""
     if message.version not in ("1.0", "1.1"):
-        return Refused(505, "HTTP version not supported")
+        return Refused("HTTP version not supported", status=505)
     if message.method == "CONNECT":
-        return Refused(405, "Method not allowed")
+        return Refused("Method not allowed", status=405)
     fields = [(name.lower(), value) for name, value in message.headers]
     names = [name for name, _ in fields]
     hosts = [value for name, value in fields if name == "host"]
@@ -182,14 +174,14 @@ def _objection(message: Message) -> Refused | None:
         or (codings and message.version == "1.0")
         or "" in codings
     ):
-        return Refused(400, "Bad request")
+        return Refused("Bad request", status=400)
     if codings not in ([], ["chunked"]):
-        return Refused(501, "Not implemented")
+        return Refused("Not implemented", status=501)
     return None
 
 
 def _too_large() -> Refused:
-    return Refused(431, "Request header or cookie too large")
+    return Refused("Request header or cookie too large", status=431)
 
 
 def response_head(

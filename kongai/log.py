@@ -69,7 +69,8 @@ class FileSink:
                 self._write(line)
             except OSError as error:
                 _logger.error(
-                    "failed to open the file: %s (%s); the record is lost",
+                    "failed to %s the file: %s (%s); the record is lost",
+                    "open" if self._descriptor is None else "write",
                     error.strerror,
                     self.path,
                 )

@@ -105,9 +105,9 @@ class Service(_URL, frozen=True, kw_only=True):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the service: a field's path and Kong's text."""
-        for text in criteria.service_host(self.host) if self.host else ():
+        for text in criteria.check_service_host(self.host) if self.host else ():
             yield "host", text
-        for text in criteria.service_path(self.path) if self.path else ():
+        for text in criteria.check_service_path(self.path) if self.path else ():
             yield "path", text
 
 
@@ -178,13 +178,13 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
                 + f" when 'protocols' is '{protocol}'",
             )
         for index, path in enumerate(self.paths or ()):
-            for text in criteria.route_path(path):
+            for text in criteria.check_route_path(path):
                 yield f"paths.{index}", text
         for index, host in enumerate(self.hosts or ()):
-            for text in criteria.route_host(host):
+            for text in criteria.check_route_host(host):
                 yield f"hosts.{index}", text
         for name, values in (self.headers or {}).items():
-            for text in criteria.route_header(name, values):
+            for text in criteria.check_route_header(name, values):
                 yield "headers", text
 
 
@@ -258,7 +258,7 @@ class Router:
 def _candidate(route: Route, service: Service | None, path: str | None) -> _Candidate:
     prefix = pattern = None
     if path is not None and path.startswith("~"):
-        pattern = criteria.regex(path[1:])
+        pattern = criteria.compile_regex(path[1:])
     elif path is not None:
         prefix = criteria.normalize_prefix(path)
     return _Candidate(
@@ -306,7 +306,11 @@ def _hosts_pattern(hosts: Iterable[str]) -> re.Pattern[str]:
 
 def _header_regex(values: Sequence[str]) -> re.Pattern[str] | None:
     """A header's regex, over its lower-cased value, if it has one."""
-    return criteria.regex(values[0][2:]) if criteria.is_regex_value(values) else None
+    return (
+        criteria.compile_regex(values[0][2:])
+        if criteria.is_regex_value(values)
+        else None
+    )
 
 
 def _headers_match(

@@ -109,7 +109,7 @@ def test_a_host_and_its_port(host: str, name: str, port: str | None) -> None:
     ],
 )
 def test_paths_of_routes(path: str, problems: list[str]) -> None:
-    assert list(criteria.route_path(path)) == problems
+    assert list(criteria.check_route_path(path)) == problems
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_paths_of_routes(path: str, problems: list[str]) -> None:
 def test_a_regex_that_python_reads_not_at_all_or_otherwise_is_refused(
     pattern: str,
 ) -> None:
-    (problem,) = criteria.route_path(f"~{pattern}")
+    (problem,) = criteria.check_route_path(f"~{pattern}")
     assert problem.startswith(f"invalid regex: '{pattern}' (")
 
 
@@ -146,7 +146,7 @@ def test_a_regex_that_python_reads_not_at_all_or_otherwise_is_refused(
     ],
 )
 def test_hosts_of_routes(host: str, problems: list[str]) -> None:
-    assert list(criteria.route_host(host)) == problems
+    assert list(criteria.check_route_host(host)) == problems
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_hosts_of_routes(host: str, problems: list[str]) -> None:
 def test_headers_of_routes(
     name: str, values: Sequence[str], problems: list[str]
 ) -> None:
-    assert list(criteria.route_header(name, values)) == problems
+    assert list(criteria.check_route_header(name, values)) == problems
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_headers_of_routes(
     ],
 )
 def test_hosts_of_services(host: str, problems: list[str]) -> None:
-    assert list(criteria.service_host(host)) == problems
+    assert list(criteria.check_service_host(host)) == problems
 
 
 @pytest.mark.parametrize(
@@ -205,4 +205,4 @@ def test_hosts_of_services(host: str, problems: list[str]) -> None:
     ],
 )
 def test_paths_of_services(path: str, problems: list[str]) -> None:
-    assert list(criteria.service_path(path)) == problems
+    assert list(criteria.check_service_path(path)) == problems
