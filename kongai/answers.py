@@ -50,6 +50,7 @@ class _Relayed(Response):
 
 def own(exchange: Exchange, response: Response) -> Iterator[bytes]:
     """Make a plugin's answer the exchange's; its body comes back as chunks."""
+    exchange.source = "kong"
     chunks = response.iter_encoded()
     if not response.is_streamed:
         text = response.get_data()

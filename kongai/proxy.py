@@ -274,30 +274,20 @@ class Proxy:
     def _failed(self, exchange: Exchange, error: Exception) -> Iterator[bytes]:
         """Say an error to the client, and go on with the later phases."""
         exchange.error = error
-        if isinstance(error, HTTPException) and isinstance(error.response, Response):
-            # `abort(Response(...))`: a plugin's answer by another way.
-            chunks = answers.own(exchange, error.response)
-            return self._filtered(exchange, chunks)
-        if isinstance(error, GatewayError):
-            failure = error
-        elif isinstance(error, HTTPException) and error.code is not None:
-            # A plugin may use Werkzeug's and Flask's way of saying no.
-            failure = RequestRejected(error.name, status=error.code)
-            failure.headers = tuple(
-                (name, value)
-                for name, value in error.get_headers()
-                if name.lower() != "content-type"
-            )
-        else:
-            _logger.error("%s; request %s", whereabouts(error), exchange.id)
-            failure = GatewayError()
-        exchange.ended = failure.ended
         exchange.let_go()
-        chunks = answers.failure(exchange, failure)
+        failure = _failure(error, exchange)
+        given = error.response if isinstance(error, HTTPException) else None
+        if isinstance(given, Response):
+            # `abort(Response(...))`: a plugin's answer by another way.
+            chunks = answers.own(exchange, given)
+        else:
+            exchange.ended = failure.ended
+            chunks = answers.failure(exchange, failure)
         try:
             return self._filtered(exchange, chunks)
         except Exception as second:
             _logger.error("%s; request %s", whereabouts(second), exchange.id)
+            exchange.ended = failure.ended
             return answers.failure(exchange, failure)
 
     def _filtered(self, exchange: Exchange, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -388,6 +378,23 @@ class Proxy:
         for plugin in chain.plugins:
             plugin.id = plugin.id or plugin_id(plugin.name)
         return chain
+
+
+def _failure(error: Exception, exchange: Exchange) -> GatewayError:
+    """What the client is told of an error."""
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, HTTPException):
+        # A plugin may use Werkzeug's and Flask's way of saying no.
+        failure = RequestRejected(error.name, status=error.get_response().status_code)
+        failure.headers = tuple(
+            (name, value)
+            for name, value in error.get_headers()
+            if name.lower() != "content-type"
+        )
+        return failure
+    _logger.error("%s; request %s", whereabouts(error), exchange.id)
+    return GatewayError()
 
 
 _MATCHES_NOTHING = Route(methods=("NOTHING",))

@@ -306,11 +306,9 @@ def _hosts_pattern(hosts: Iterable[str]) -> re.Pattern[str]:
 
 def _header_regex(values: Sequence[str]) -> re.Pattern[str] | None:
     """A header's regex, over its lower-cased value, if it has one."""
-    return (
-        criteria.compile_regex(values[0][2:])
-        if criteria.is_regex_value(values)
-        else None
-    )
+    if not criteria.is_regex_value(values):
+        return None
+    return criteria.compile_regex(values[0][2:])
 
 
 def _headers_match(

@@ -1329,6 +1329,33 @@ def test_an_abort_may_bring_a_response_or_headers() -> None:
         assert found.headers["WWW-Authenticate"] == "Basic realm=r"
 
 
+class AbortingLate(Aborting):
+    def access(self, exchange: Exchange) -> None:
+        """Nothing: the upstream is asked first."""
+
+    def header_filter(self, exchange: Exchange) -> None:
+        raise self.error
+
+
+def test_an_abort_after_the_upstreams_answer_is_recorded_once() -> None:
+    with pytest.raises(HTTPException) as caught:
+        abort(Response("teapot", 418))
+    upstream = answer(b"secret")
+    rows = ListSink()
+    proxy = Proxy(
+        [Service("http://h", routes=[Route(paths=["/"])])],
+        plugins=[AbortingLate(caught.value)],
+        sinks=[rows],
+        transport=MockTransport(lambda request: upstream),
+    )
+    with Client(proxy).get("/") as found:
+        assert b"secret" not in found.get_data()
+        assert found.status_code >= 400
+    (row,) = rows
+    assert row["source"] == "kong"
+    assert upstream.closed == 1
+
+
 class Keyed(Plugin):
     name = "keyed"
 
