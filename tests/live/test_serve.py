@@ -208,6 +208,9 @@ def refused(gateway: Gateway) -> bool:
             connection.connect()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        # It was waiting to be accepted when the listener closed: the next one tells.
+        return False
     return False
 
 
