@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from kongai.errors import AnswerCut, ClientGone, GatewayError, ended_by, whereabouts
+from kongai.errors import AnswerCut, ClientGone, as_answer, ended_by, whereabouts
 from kongai.exchange import Exchange
 from kongai.sse import is_event_stream
 
@@ -103,11 +103,7 @@ class Body:
         exchange = self._exchange
         self._cut = True
         exchange.error = error
-        if isinstance(error, GatewayError):
-            failure = error
-        else:
-            _logger.error("%s; request %s", whereabouts(error), exchange.id)
-            failure = GatewayError()
+        failure = as_answer(error, exchange.id)
         exchange.ended = failure.ended
         call = exchange.llm
         finished = call is not None and call.reader is not None and call.reader.finished

@@ -26,9 +26,12 @@ reach an answer or a record through it. `ended` is the word the record keeps for
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Iterable
 from typing import NamedTuple
+
+_logger = logging.getLogger("kongai")
 
 
 class KongAIError(Exception):
@@ -218,6 +221,17 @@ def ended_by(error: BaseException | None, otherwise: str = "killed") -> str:
         otherwise: the word for one that brings none of its own.
     """
     return str(getattr(error, "ended", otherwise))
+
+
+def as_answer(error: Exception, request_id: str) -> GatewayError:
+    """What the client is told of an error: the error itself, if it is meant for that.
+
+    Of any other the client learns nothing; the log says what it was and where.
+    """
+    if isinstance(error, GatewayError):
+        return error
+    _logger.error("%s; request %s", whereabouts(error), request_id)
+    return GatewayError()
 
 
 def whereabouts(error: BaseException) -> str:

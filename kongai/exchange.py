@@ -12,18 +12,19 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from werkzeug.datastructures import Headers
 
 from kongai.errors import BodyIncomplete, KongAIError, UpstreamError
-from kongai.plugin import Chain, Plugin
+from kongai.plugin import NO_PLUGINS, Chain, Plugin
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request, Response
 
     from kongai.llm.call import Call
+    from kongai.llm.formats import ErrorFormat
     from kongai.router import Match, Route, Service
 
 _READ_SIZE = 65536
@@ -175,16 +176,6 @@ def _split(path: str) -> list[str]:
     return [part.replace("\0", ".") for part in path.replace("\\.", "\0").split(".")]
 
 
-class ErrorFormat(Protocol):
-    """How a client's format says an error, whole and inside a stream."""
-
-    def error_body(self, status: int, message: str, request_id: str) -> bytes:
-        """The JSON body of an error answer."""
-
-    def error_event(self, status: int, message: str, request_id: str) -> bytes:
-        """The event that ends a stream that can't be finished."""
-
-
 @dataclass(slots=True, eq=False)
 class Exchange:
     """One request's trip through the gateway."""
@@ -203,7 +194,7 @@ class Exchange:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     timings: Timings = field(default_factory=Timings)
     match: Match | None = None
-    chain: Chain = field(default_factory=lambda: Chain(()))
+    chain: Chain = NO_PLUGINS
     """The plugins whose phases it goes through."""
     body: bytes | None = None
     """The request's body once `read_body` has read it."""
@@ -391,23 +382,29 @@ def _quote(path: str) -> str:
 
 
 def client_headers(request: Request) -> Headers:
-    """The request's headers, exactly as sent where the server kept them.
+    """The request's headers, for plugins to change and for the upstream.
 
     What the client's `Connection` header names was for the gateway alone (RFC 9110,
     section 7.6.1). It goes before a plugin adds a header that may have the same name.
     """
-    raw = request.environ.get("kongai.headers")
-    headers = Headers(raw if raw is not None else list(request.headers))
+    headers = Headers(received_headers(request))
     for name in named_by_connection(headers) - _NEEDED:
         headers.pop(name, None)
     return headers
 
 
-def named_by_connection(headers: Headers) -> set[str]:
+def received_headers(request: Request) -> list[tuple[str, str]]:
+    """All of a request's headers, in the order and spelling the server tells of."""
+    raw: list[tuple[str, str]] | None = request.environ.get("kongai.headers")
+    return list(request.headers) if raw is None else raw
+
+
+def named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
     """The headers that `Connection` declares to be for the next hop, in lower case."""
     return {
         name.strip().lower()
-        for value in headers.getlist("connection")
+        for header, value in headers
+        if header.lower() == "connection"
         for name in value.split(",")
     }
 

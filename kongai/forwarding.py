@@ -112,17 +112,19 @@ def response_headers(upstream: Iterable[tuple[str, str]]) -> Headers:
 
     A value that HTTP can't carry (a control character) is left out with its field.
     """
-    received = Headers()
-    for name, value in upstream:
-        if not _UNSENDABLE.search(value):
-            received.add(name, value)
+    received = [pair for pair in upstream if not _UNSENDABLE.search(pair[1])]
     return Headers(_end_to_end(received, named_by_connection(received)))
 
 
 def host_header(scheme: str, host: str, port: int) -> str:
     """A Host value; the scheme's own port is left out."""
-    name = f"[{host}]" if ":" in host else host
+    name = bracketed(host)
     return name if DEFAULT_PORTS[scheme] == port else f"{name}:{port}"
+
+
+def bracketed(host: str) -> str:
+    """A host as a URL has it: an IPv6 address in brackets (RFC 3986, 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
 
 
 def reason_phrase(status: int) -> str:
@@ -139,7 +141,7 @@ def appended_via(headers: Headers) -> str:
 
 
 def _end_to_end(
-    headers: Headers, dropped: frozenset[str] | set[str]
+    headers: Iterable[tuple[str, str]], dropped: frozenset[str] | set[str]
 ) -> Iterator[tuple[str, str]]:
     for name, value in headers:
         lower = name.lower()

@@ -12,14 +12,14 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TextIO
 from urllib.parse import unquote_plus
 
 from werkzeug.datastructures import Headers
 
 from kongai import redact
-from kongai.exchange import Exchange, Try, client_headers, milliseconds
+from kongai.exchange import Exchange, Try, milliseconds, received_headers
 from kongai.router import Route, Service
 
 WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
@@ -193,7 +193,7 @@ def _request(exchange: Exchange) -> dict[str, Any]:
     uri = redact.target(target, also)
     port = environ.get("SERVER_PORT", "")
     line = f"{request.method} {target} HTTP/1.1\r\n"
-    head = client_headers(request)
+    head = received_headers(request)
     return {
         "id": exchange.id,
         "method": request.method,
@@ -228,7 +228,7 @@ def _response(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def _head_size(headers: Headers) -> int:
+def _head_size(headers: Iterable[tuple[str, str]]) -> int:
     return sum(len(name) + len(value) + 4 for name, value in headers) + 2
 
 

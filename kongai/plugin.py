@@ -148,3 +148,7 @@ class Chain:
 
     def _compile(self, phase: str) -> tuple[Callable[..., Any], ...]:
         return tuple(getattr(plugin, phase) for plugin in self._having(phase))
+
+
+NO_PLUGINS = Chain(())
+"""The chain of an exchange that has not been routed yet."""

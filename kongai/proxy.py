@@ -32,6 +32,7 @@ from kongai.errors import (
     Problem,
     RequestRejected,
     UpstreamError,
+    as_answer,
     ended_by,
     whereabouts,
 )
@@ -382,8 +383,6 @@ class Proxy:
 
 def _failure(error: Exception, exchange: Exchange) -> GatewayError:
     """What the client is told of an error."""
-    if isinstance(error, GatewayError):
-        return error
     if isinstance(error, HTTPException):
         # A plugin may use Werkzeug's and Flask's way of saying no.
         failure = RequestRejected(error.name, status=error.get_response().status_code)
@@ -393,8 +392,7 @@ def _failure(error: Exception, exchange: Exchange) -> GatewayError:
             if name.lower() != "content-type"
         )
         return failure
-    _logger.error("%s; request %s", whereabouts(error), exchange.id)
-    return GatewayError()
+    return as_answer(error, exchange.id)
 
 
 _MATCHES_NOTHING = Route(methods=("NOTHING",))

@@ -7,9 +7,11 @@ is the plugin's. What is not used is not imported.
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from kongai.llm.formats import Format
@@ -50,7 +52,7 @@ def plugin(name: str) -> type[Plugin]:
         Unusable: a package has one, but it can't be loaded, is no `Plugin`, or has the
             name of one of kongai's.
     """
-    others = {entry.name: entry for entry in entry_points(group=PLUGIN_GROUP)}
+    others = _of_packages(tuple(sys.path))
     if name in _PLUGINS:
         if name in others:
             raise Unusable(f"{others[name].value} must not take the name of a built-in")
@@ -71,7 +73,13 @@ def plugin(name: str) -> type[Plugin]:
 
 def plugin_names() -> list[str]:
     """The names of all plugins there are."""
-    return sorted({*_PLUGINS, *(e.name for e in entry_points(group=PLUGIN_GROUP))})
+    return sorted({*_PLUGINS, *_of_packages(tuple(sys.path))})
+
+
+@lru_cache(maxsize=1)
+def _of_packages(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """The plugins of packages; a look through every one on the path takes its time."""
+    return {entry.name: entry for entry in entry_points(group=PLUGIN_GROUP)}
 
 
 def format(name: str) -> Format:

@@ -19,6 +19,7 @@ from gevent.pywsgi import WSGIServer
 
 from kongai.connection import Connection
 from kongai.errors import ClientGone, ServerStopping
+from kongai.forwarding import bracketed
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -58,7 +59,7 @@ class Server(WSGIServer):  # type: ignore[misc]
         host, port = self.address[:2]
         anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
         host = anywhere.get(host, host)
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"http://{bracketed(host)}:{port}"
 
     def drain(self, grace: float = GRACE_SECONDS) -> None:
         """Stop: take nothing new, let running answers finish, then break them off.

@@ -31,6 +31,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
+from kongai.forwarding import bracketed
 
 _READ_SIZE = 65536
 _WRITE_SIZE = 65536
@@ -81,7 +82,7 @@ class RequestsTransport:
         target, url = request.target, "/"
         if pool.proxy is not None and request.scheme == "http":
             # A proxy of plain HTTP is given the whole URL (RFC 9112, section 3.2.2).
-            url = f"http://{_bracketed(request.host)}:{request.port}/"
+            url = f"http://{bracketed(request.host)}:{request.port}/"
             target = url.removesuffix("/") + target
         try:
             raw = pool.urlopen(
@@ -123,16 +124,12 @@ class RequestsTransport:
         pool = self._pools.get(key)
         if pool is None:
             prepared = requests.PreparedRequest()
-            host = _bracketed(request.host)
+            host = bracketed(request.host)
             prepared.url = f"{request.scheme}://{host}:{request.port}/"
             pool = self._pools[key] = self._adapter.get_connection_with_tls_context(
                 prepared, request.verify, proxies=self._proxies
             )
         return pool
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 class _Head(HTTPHeaderDict):

@@ -685,3 +685,15 @@ def test_a_pipe_that_nobody_reads_does_not_hold_up_traffic(
     finally:
         sink.close()
         os.close(reader)
+
+
+def test_the_size_of_a_request_counts_what_was_for_the_gateway_alone() -> None:
+    """`Connection` may name headers that go no further; they came all the same."""
+    host = ("Host", "gateway.example")
+    plain = record_of(headers=[host, ("Connection", "close")])
+    named = record_of(
+        headers=[host, ("Connection", "close, x-own"), ("X-Own", "12345")]
+    )
+    grown = len(", x-own") + len("X-Own: 12345\r\n")
+    assert named["request"]["size"] == plain["request"]["size"] + grown
+    assert "x-own" not in named["request"]["headers"]

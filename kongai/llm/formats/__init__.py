@@ -48,7 +48,17 @@ class AnswerReader(Protocol):
         """There is no more; what was read is all there is."""
 
 
-class Format(Protocol):
+class ErrorFormat(Protocol):
+    """How a client's format says an error, whole and inside a stream."""
+
+    def error_body(self, status: int, message: str, request_id: str) -> bytes:
+        """The gateway's error, as an answer of this API."""
+
+    def error_event(self, status: int, message: str, request_id: str) -> bytes:
+        """The gateway's error, as the last event of a stream that can't be finished."""
+
+
+class Format(ErrorFormat, Protocol):
     """The functions that a format's module has."""
 
     def read_request(self, body: bytes) -> RequestFacts:
@@ -62,9 +72,3 @@ class Format(Protocol):
 
     def stream_reader(self) -> AnswerReader:
         """A reader for a streamed answer."""
-
-    def error_body(self, status: int, message: str, request_id: str) -> bytes:
-        """The gateway's error, as an answer of this API."""
-
-    def error_event(self, status: int, message: str, request_id: str) -> bytes:
-        """The gateway's error, as the last event of a stream."""
