@@ -11,6 +11,7 @@ topic, for example `kongai.testing` or `kongai.errors`.
 """
 
 from kongai._version import __version__
+from kongai.entities import Route, Service
 from kongai.errors import ConfigError, GatewayError, KongAIError, RequestRejected
 from kongai.exchange import Exchange
 from kongai.log import FileSink, LogSink, StreamSink
@@ -18,7 +19,6 @@ from kongai.plugin import Plugin
 from kongai.plugins.ai_proxy import AIProxy
 from kongai.plugins.file_log import FileLog
 from kongai.proxy import Proxy
-from kongai.router import Route, Service
 
 __all__ = [
     "AIProxy",

@@ -14,9 +14,9 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
 from kongai import forwarding
+from kongai.entities import Route
 from kongai.errors import GatewayError, HTTPSRequired
 from kongai.exchange import Exchange, UpstreamResponse
-from kongai.router import Route
 
 _JSON = "application/json; charset=utf-8"
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from werkzeug.datastructures import Headers
 
 from kongai import forwarding
+from kongai.entities import Service
 from kongai.errors import NoServiceFound
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
-from kongai.router import Service, upstream_path
+from kongai.router import upstream_path
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""

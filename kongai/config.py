@@ -18,11 +18,12 @@ import msgspec
 
 from kongai import registry
 from kongai.document import Document, parse
-from kongai.entities import identified
+from kongai.entities import Route, Service
+from kongai.entities.service import url_parts
 from kongai.errors import ConfigError, Problem
 from kongai.identity import plugin_id
+from kongai.inventory import identified
 from kongai.plugin import Plugin
-from kongai.router import Route, Service, url_parts
 from kongai.schema import Path, read
 
 FORMAT_VERSIONS = ("1.1", "2.1", "3.0")

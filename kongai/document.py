@@ -25,6 +25,8 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # YAML 1.1 reads numbers such as 1e3 as text.
 _JSON_FLOAT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]+")
+# Newer versions of libyaml stop at a depth of their own.
+_REASONS = {"exceeded maximum nesting depth": "nested too deeply"}
 _MERGE = "tag:yaml.org,2002:merge"
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
@@ -95,7 +97,8 @@ def parse(
         data = reader.read(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        reader.unreadable(error.problem or "not YAML", mark)
+        reason = error.problem or "not YAML"
+        reader.unreadable(_REASONS.get(reason, reason), mark)
     except (yaml.YAMLError, ValueError) as error:
         # The text may hold a credential that came out of the environment.
         reader.unreadable(type(error).__name__, None)

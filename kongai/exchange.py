@@ -23,9 +23,10 @@ from kongai.plugin import NO_PLUGINS, Chain, Plugin
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request, Response
 
+    from kongai.entities import Route, Service
     from kongai.llm.call import Call
     from kongai.llm.formats import ErrorFormat
-    from kongai.router import Match, Route, Service
+    from kongai.router import Match
 
 _READ_SIZE = 65536
 _ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)

@@ -13,8 +13,8 @@ from http import HTTPStatus
 from werkzeug.datastructures import Headers
 
 from kongai._version import __version__
+from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Exchange, named_by_connection
-from kongai.router import DEFAULT_PORTS
 
 SERVER = f"kongai/{__version__}"
 VIA = f"1.1 {SERVER}"

@@ -19,8 +19,8 @@ from urllib.parse import unquote_plus
 from werkzeug.datastructures import Headers
 
 from kongai import redact
+from kongai.entities import Route, Service
 from kongai.exchange import Exchange, Try, milliseconds, received_headers
-from kongai.router import Route, Service
 
 WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
 """The id of Kong's default workspace, the same in every Kong."""

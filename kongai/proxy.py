@@ -23,7 +23,7 @@ from werkzeug.wrappers import Request, Response
 from kongai import answers, balancer, config
 from kongai.body import Body
 from kongai.criteria import normalize
-from kongai.entities import paired
+from kongai.entities import Route, Service
 from kongai.errors import (
     ConfigError,
     GatewayError,
@@ -46,9 +46,10 @@ from kongai.exchange import (
     raw_target,
 )
 from kongai.identity import plugin_id
+from kongai.inventory import paired
 from kongai.log import LogSink, serialize
 from kongai.plugin import Chain, Plugin
-from kongai.router import Match, Route, Router, Service
+from kongai.router import Match, Router
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -8,6 +8,7 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from kongai.balancer import IDEMPOTENT, Address, forward, retrying, to_service
+from kongai.entities import Route, Service
 from kongai.errors import NoServiceFound, UpstreamError, UpstreamTimeout
 from kongai.exchange import (
     Attempt,
@@ -16,7 +17,7 @@ from kongai.exchange import (
     client_headers,
     raw_target,
 )
-from kongai.router import Route, Router, Service
+from kongai.router import Router
 from kongai.testing import answer
 
 Plan = Generator[UpstreamRequest, Attempt, None]

@@ -10,6 +10,7 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from kongai import __version__
+from kongai.entities import Route
 from kongai.exchange import Exchange, client_headers, raw_target
 from kongai.forwarding import (
     SERVER,
@@ -20,7 +21,7 @@ from kongai.forwarding import (
     request_headers as upstream_headers,
     response_headers,
 )
-from kongai.router import Route, Router
+from kongai.router import Router
 
 Pairs = Sequence[tuple[str, str]]
 

@@ -10,9 +10,11 @@ from hypothesis import given, strategies as st
 from werkzeug.datastructures import Headers
 
 from kongai.criteria import normalize
+from kongai.entities import Route, Service
+from kongai.entities.service import url_parts
 from kongai.errors import ConfigError
 from kongai.proxy import Proxy
-from kongai.router import Match, Route, Router, Service, upstream_path, url_parts
+from kongai.router import Match, Router, upstream_path
 from kongai.testing import MockTransport, answer
 
 DATA = Path(__file__).parent / "data"

@@ -9,10 +9,10 @@ from werkzeug.datastructures import Headers
 
 from kongai import forwarding
 from kongai.balancer import Address, forward
+from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
 from kongai.llm.call import Call
 from kongai.plugins.ai_proxy_config import Target
-from kongai.router import DEFAULT_PORTS
 
 
 class Endpoint:

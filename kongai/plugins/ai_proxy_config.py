@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Meta
 
 from kongai import registry
+from kongai.entities.types import DEFAULT_PORTS
 from kongai.llm.formats import Format
 from kongai.providers import PROVIDERS, Provider
-from kongai.router import DEFAULT_PORTS
 
 DEFAULT_MAX_BODY = 32 * 1024 * 1024
 """The API's own limit, in bytes; Claude Code outgrows Kong's default of 1 MiB."""

@@ -13,10 +13,10 @@ from werkzeug.test import Client
 
 from kongai import FileLog, Plugin, Proxy, RequestRejected
 from kongai.config import load_mapping
+from kongai.entities import Route, Service
 from kongai.errors import ConfigError
 from kongai.exchange import Exchange, UpstreamRequest
 from kongai.plugins.file_log import FileLogConfig
-from kongai.router import Route, Service
 from kongai.testing import MockTransport, answer
 
 Upstream = Callable[[UpstreamRequest], answer]

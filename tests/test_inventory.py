@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from kongai.entities import identified, paired
+from kongai.entities import Route, Service
 from kongai.errors import ConfigError
 from kongai.identity import entity_id
-from kongai.router import Route, Service
+from kongai.inventory import identified, paired
 
 
 def test_each_route_comes_with_its_service_in_order() -> None:

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from kongai.entities import Route, Service
 from kongai.errors import ConfigError, Problem
 from kongai.identity import entity_id
-from kongai.router import Route, Service
 from kongai.schema import Path, load
 
 E = TypeVar("E", Service, Route)

@@ -1,0 +1,10 @@
+"""What a Kong file declares: entities with Kong's fields, one module for each kind.
+
+They are plain values: immutable structs with Kong's names, defaults and rules. What a
+gateway makes of them is elsewhere: `kongai.router`, `kongai.balancer`, `kongai.plugin`.
+"""
+
+from kongai.entities.route import Route
+from kongai.entities.service import Service
+
+__all__ = ["Route", "Service"]

@@ -1,0 +1,77 @@
+"""Routes: which requests go to a service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from kongai import criteria
+from kongai.entities.types import NOT_HERE, Name, Tags
+
+RoutePath = Annotated[
+    str,
+    Meta(
+        pattern="^~?/",
+        description=(
+            "invalid value: should start with: / (fixed path) or ~/ (regex path)"
+        ),
+    ),
+]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """Which requests go to a service. The fields are those of Kong's Route entity.
+
+    Args:
+        paths: prefixes, or regular expressions written ``~/...``.
+        hosts: host names, with at most one ``*`` as the first or last label.
+        headers: header names, each with the values of which one must be there.
+        strip_path: whether the matched prefix is left out of the upstream's path.
+        plugins: plugins for this route alone.
+    """
+
+    NOT_HERE: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("destinations", "snis", "sources"), NOT_HERE
+    )
+
+    name: Name | None = None
+    protocols: Sequence[Literal["http", "https"]] = ("http", "https")
+    methods: Sequence[Annotated[str, Meta(pattern="^[A-Z]+$")]] | None = None
+    hosts: Sequence[str] | None = None
+    paths: Sequence[RoutePath] | None = None
+    headers: dict[str, Sequence[str]] | None = None
+    strip_path: bool = True
+    preserve_host: bool = False
+    regex_priority: int = 0
+    path_handling: Literal["v0"] = "v0"
+    https_redirect_status_code: Literal[426, 301, 302, 307, 308] = 426
+    request_buffering: bool = True
+    response_buffering: bool = True
+    tags: Tags | None = None
+    id: str | None = None
+    created_at: int | None = None
+    updated_at: int | None = None
+    plugins: Sequence[Any] = ()
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the route as a whole: a field's path and Kong's text."""
+        if not (self.methods or self.hosts or self.headers or self.paths):
+            protocol = "https" if "https" in self.protocols else "http"
+            yield (
+                "",
+                "must set one of 'methods', 'hosts', 'headers', 'paths'"
+                + (", 'snis'" if protocol == "https" else "")
+                + f" when 'protocols' is '{protocol}'",
+            )
+        for index, path in enumerate(self.paths or ()):
+            for text in criteria.check_route_path(path):
+                yield f"paths.{index}", text
+        for index, host in enumerate(self.hosts or ()):
+            for text in criteria.check_route_host(host):
+                yield f"hosts.{index}", text
+        for name, values in (self.headers or {}).items():
+            for text in criteria.check_route_header(name, values):
+                yield "headers", text

@@ -1,0 +1,95 @@
+"""Services: the upstreams that routes lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from kongai import criteria
+from kongai.entities.route import Route
+from kongai.entities.types import DEFAULT_PORTS, NOT_HERE, Milliseconds, Name, Tags
+
+
+class _URL(msgspec.Struct, frozen=True):
+    """The one field of a service that may be given by position."""
+
+    url: str | None = None
+
+
+class Service(_URL, frozen=True, kw_only=True):
+    """An upstream that routes lead to. The fields are those of Kong's Service entity.
+
+    Args:
+        url: shorthand for `protocol`, `host`, `port` and `path`.
+        routes: the routes that lead here.
+        plugins: plugins for all of these routes.
+        retries: how many more tries after a first one that failed.
+        connect_timeout, write_timeout, read_timeout: milliseconds; the last two are
+            the gap between two successive operations, not a total.
+        tls_verify: false accepts any certificate; null (the default) verifies.
+
+    Raises:
+        ValueError: the `url` is not one.
+    """
+
+    NOT_HERE: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("ca_certificates", "client_certificate", "tls_verify_depth"), NOT_HERE
+    )
+
+    name: Name | None = None
+    protocol: Literal["http", "https"] = "http"
+    host: str | None = None
+    port: Annotated[int, Meta(ge=0, le=65535)] = 80
+    path: (
+        Annotated[str, Meta(pattern=r"^/", description="should start with: /")] | None
+    ) = None
+    retries: Annotated[int, Meta(ge=0, le=32767)] = 5
+    connect_timeout: Milliseconds = 60000
+    write_timeout: Milliseconds = 60000
+    read_timeout: Milliseconds = 60000
+    enabled: bool = True
+    tags: Tags | None = None
+    tls_verify: bool | None = None
+    id: str | None = None
+    created_at: int | None = None
+    updated_at: int | None = None
+    routes: Sequence[Route] = ()
+    plugins: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        if self.url is not None:
+            for field, value in url_parts(self.url).items():
+                msgspec.structs.force_setattr(self, field, value)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the service: a field's path and Kong's text."""
+        for text in criteria.check_service_host(self.host) if self.host else ():
+            yield "host", text
+        for text in criteria.check_service_path(self.path) if self.path else ():
+            yield "path", text
+
+
+def url_parts(url: str) -> dict[str, Any]:
+    """Expand Kong's `url` shorthand.
+
+    Raises:
+        ValueError: there is no scheme or host, or the scheme is not http(s).
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        # The reason would quote the URL.
+        parts, port = urlsplit(""), None
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+        raise ValueError("expected an http or https URL with a host")
+    return {
+        "protocol": parts.scheme,
+        "host": parts.hostname,
+        "port": port or DEFAULT_PORTS[parts.scheme],
+        "path": parts.path or None,
+    }
