@@ -18,13 +18,14 @@ import msgspec
 
 from kongai import registry
 from kongai.document import Document, parse
-from kongai.entities import Route, Service
+from kongai.entities import Consumer, Route, Service
 from kongai.entities.service import url_parts
 from kongai.errors import ConfigError, Problem
 from kongai.identity import plugin_id
 from kongai.inventory import identified
 from kongai.plugin import Plugin
 from kongai.schema import Path, read
+from kongai.scopes import Scoped
 
 FORMAT_VERSIONS = ("1.1", "2.1", "3.0")
 
@@ -59,8 +60,10 @@ class Config(msgspec.Struct, frozen=True):
     """Each with its routes and plugins."""
     routes: tuple[Route, ...] = ()
     """Routes without a service."""
-    plugins: tuple[Plugin, ...] = ()
-    """Plugins for everything."""
+    plugins: tuple[Plugin | Scoped, ...] = ()
+    """Plugins for everything, or each with what it is for."""
+    consumers: tuple[Consumer, ...] = ()
+    """Each with its credentials and plugins."""
 
 
 def load_file(path: str | PathLike[str]) -> Config:

@@ -25,8 +25,8 @@ from kongai.errors import (
     ServerStopping,
     whereabouts,
 )
-from kongai.exchange import origin_form
 from kongai.forwarding import reason_phrase
+from kongai.incoming import origin_form
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -6,30 +6,29 @@ Plugins read and change it; the fields stand in the order in which they are fill
 
 from __future__ import annotations
 
-import io
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Literal
 
 from werkzeug.datastructures import Headers
 
+from kongai.consumers import NOBODY, Consumers
 from kongai.errors import BodyIncomplete, KongAIError, UpstreamError
+from kongai.incoming import body_stream
 from kongai.plugin import NO_PLUGINS, Chain, Plugin
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request, Response
 
-    from kongai.entities import Route, Service
+    from kongai.entities import Consumer, KeyAuthCredential, Route, Service
     from kongai.llm.call import Call
     from kongai.llm.formats import ErrorFormat
     from kongai.router import Match
 
 _READ_SIZE = 65536
-_ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
 _PORT = re.compile(r":\d*\Z")
 
 
@@ -197,6 +196,12 @@ class Exchange:
     match: Match | None = None
     chain: Chain = NO_PLUGINS
     """The plugins whose phases it goes through."""
+    consumers: Consumers = NOBODY
+    """The consumers of the gateway, for a plugin that authenticates."""
+    consumer: Consumer | None = None
+    """Who sends the request, once a plugin has authenticated it."""
+    credential: KeyAuthCredential | None = None
+    """What it was authenticated by; None for an anonymous consumer."""
     body: bytes | None = None
     """The request's body once `read_body` has read it."""
     body_size: int = 0
@@ -234,6 +239,20 @@ class Exchange:
         """Close the upstream's answer, or a plugin's, if that was not done yet."""
         while self.to_close:
             self.to_close.pop()()
+
+    def authenticate(
+        self, consumer: Consumer, credential: KeyAuthCredential | None
+    ) -> None:
+        """Say who sends the request: Kong's ``kong.client.authenticate``.
+
+        Plugins that have not had their turn yet then run with what is configured for
+        this consumer.
+
+        Args:
+            consumer: who it is.
+            credential: what shows it; None for an anonymous consumer.
+        """
+        self.consumer, self.credential = consumer, credential
 
     @property
     def route(self) -> Route | None:
@@ -290,7 +309,7 @@ class Exchange:
         Raises:
             BodyIncomplete: the client left before its body had come.
         """
-        stream = _body_stream(self.request)
+        stream = body_stream(self.request)
         # Where the server can, take what has come instead of waiting for a whole piece.
         read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
         length = self.request.content_length
@@ -328,87 +347,3 @@ class BodyTooLarge(Exception):
     def __init__(self, limit: int) -> None:
         super().__init__(f"more than {limit} bytes")
         self.limit = limit
-
-
-def _body_stream(request: Request) -> IO[bytes]:
-    """The raw input: Werkzeug's limited stream ends early without saying so.
-
-    What a Flask application read before its view ran, Werkzeug has kept.
-    """
-    cached = request.__dict__.get("_cached_data")
-    if cached is not None:
-        return io.BytesIO(cached)
-    environ = request.environ
-    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-    if request.content_length is None and not (
-        chunked or environ.get("wsgi.input_terminated")
-    ):
-        return io.BytesIO()
-    stream: IO[bytes] = environ["wsgi.input"]
-    return stream
-
-
-def origin_form(target: str) -> str:
-    """A request target without scheme and authority (RFC 9112, section 3.2)."""
-    found = _ABSOLUTE.match(target)
-    if found is None:
-        return target
-    rest = target[found.end() :]
-    return rest if rest.startswith("/") else f"/{rest}"
-
-
-def raw_target(environ: dict[str, Any]) -> str:
-    """The request target as it came, below the mount point.
-
-    Servers that keep it say so in `REQUEST_URI` (uWSGI, waitress, Werkzeug, kongai) or
-    `RAW_URI` (gunicorn); elsewhere it is built again from the decoded path (PEP 3333).
-    """
-    raw: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
-    mount: str = environ.get("SCRIPT_NAME", "")
-    raw = origin_form(raw)
-    if raw.startswith("/"):
-        if not mount:
-            return raw
-        quoted = _quote(mount)
-        if raw.startswith(quoted) and raw[len(quoted) : len(quoted) + 1] in "/?":
-            below = raw[len(quoted) :]
-            return below if below.startswith("/") else "/" + below
-    path = _quote(environ.get("PATH_INFO", "")) or "/"
-    query = environ.get("QUERY_STRING", "")
-    return f"{path}?{query}" if query else path
-
-
-def _quote(path: str) -> str:
-    return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~-._")
-
-
-def client_headers(request: Request) -> Headers:
-    """The request's headers, for plugins to change and for the upstream.
-
-    What the client's `Connection` header names was for the gateway alone (RFC 9110,
-    section 7.6.1). It goes before a plugin adds a header that may have the same name.
-    """
-    headers = Headers(received_headers(request))
-    for name in named_by_connection(headers) - _NEEDED:
-        headers.pop(name, None)
-    return headers
-
-
-def received_headers(request: Request) -> list[tuple[str, str]]:
-    """All of a request's headers, in the order and spelling the server tells of."""
-    raw: list[tuple[str, str]] | None = request.environ.get("kongai.headers")
-    return list(request.headers) if raw is None else raw
-
-
-def named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
-    """The headers that `Connection` declares to be for the next hop, in lower case."""
-    return {
-        name.strip().lower()
-        for header, value in headers
-        if header.lower() == "connection"
-        for name in value.split(",")
-    }
-
-
-# They say where a request goes and where it ends, and have no sense in `Connection`.
-_NEEDED = {"host", "content-length", "transfer-encoding", "te", "connection"}

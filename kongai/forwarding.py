@@ -14,7 +14,8 @@ from werkzeug.datastructures import Headers
 
 from kongai._version import __version__
 from kongai.entities.types import DEFAULT_PORTS
-from kongai.exchange import Exchange, named_by_connection
+from kongai.exchange import Exchange
+from kongai.incoming import named_by_connection
 
 SERVER = f"kongai/{__version__}"
 VIA = f"1.1 {SERVER}"

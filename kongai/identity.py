@@ -15,7 +15,7 @@ def entity_id(kind: str, key: str | None) -> str:
     """The id of an entity.
 
     Args:
-        kind: ``services``, ``routes`` or ``plugins``.
+        kind: ``services``, ``routes``, ``consumers``, ...
         key: the entity's name; None for one without.
     """
     if key is None:
@@ -23,13 +23,15 @@ def entity_id(kind: str, key: str | None) -> str:
     return str(uuid.uuid5(uuid.uuid5(_ROOT, kind), key))
 
 
-def plugin_id(name: str, *, route: str = "", service: str = "") -> str:
+def plugin_id(
+    name: str, *, route: str = "", service: str = "", consumer: str = ""
+) -> str:
     """The id of a plugin.
 
     Args:
         name: the plugin's name.
         route: its route: the id for a plugin written inside the route, or else the
             reference as written; empty for none.
-        service: its service, likewise.
+        service, consumer: likewise.
     """
-    return entity_id("plugins", f"plugins:*:{name}:{route}:{service}:")
+    return entity_id("plugins", f"plugins:*:{name}:{route}:{service}:{consumer}")

@@ -1,4 +1,4 @@
-"""Services and routes made ready for a gateway: checked, and with ids and dates.
+"""What a gateway is made of, made ready: checked, with ids and dates, scopes in ids.
 
 What a file gives was checked where its lines are known; what a script makes by hand is
 checked here, by the same rules.
@@ -6,21 +6,28 @@ checked here, by the same rules.
 
 from __future__ import annotations
 
+import secrets
+import string
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from kongai.entities import Route, Service
+from kongai.consumers import Consumers
+from kongai.entities import Consumer, Route, Service
 from kongai.errors import ConfigError, Problem
-from kongai.identity import entity_id
+from kongai.identity import entity_id, plugin_id
+from kongai.plugin import Plugin
 from kongai.schema import Path, load
+from kongai.scopes import Scope, Scoped
 
-E = TypeVar("E", Service, Route)
+E = TypeVar("E", Service, Route, Consumer)
 
-_KINDS = {Service: "services", Route: "routes"}
-_CHILDREN = ("url", "routes", "plugins")
+_KINDS = {Service: "services", Route: "routes", Consumer: "consumers"}
+_CHILDREN = ("url", "routes", "plugins", "keyauth_credentials")
+_KEY_LETTERS = string.ascii_letters + string.digits
+_KEY_LENGTH = 32
 
 
 def paired(
@@ -60,18 +67,117 @@ def _pairs(
         yield identified(route), None
 
 
+def directory(consumers: Sequence[Consumer]) -> Consumers:
+    """The consumers of a gateway.
+
+    Raises:
+        ConfigError: a consumer has a wrong value.
+    """
+    for index, consumer in enumerate(consumers):
+        _check(consumer, ("consumers", index))
+    return Consumers(with_credentials(identified(one)) for one in consumers)
+
+
+def scoped(
+    pairs: Iterable[tuple[Route, Service | None]],
+    consumers: Consumers,
+    plugins: Iterable[Plugin | Scoped],
+) -> Iterator[Scoped]:
+    """Every plugin of a gateway, with what it is for in ids.
+
+    Args:
+        pairs: routes with their services, which have plugins of their own.
+        consumers: likewise.
+        plugins: those for everything, or for what they name.
+
+    Raises:
+        ConfigError: a plugin is for something that is not there.
+    """
+    pairs = list(pairs)
+    services = list({id(s): s for _, s in pairs if s is not None}.values())
+    routes = [route for route, _ in pairs]
+    for route in routes:
+        for plugin in route.plugins:
+            yield from _placed(plugin, "route", route.id)
+    for service in services:
+        for plugin in service.plugins:
+            yield from _placed(plugin, "service", service.id)
+    for consumer in consumers:
+        for plugin in consumer.plugins:
+            yield from _placed(plugin, "consumer", consumer.id)
+    ids = {
+        "route": {name: r.id for r in routes for name in (r.id, r.name)},
+        "service": {name: s.id for s in services for name in (s.id, s.name)},
+        "consumer": {name: c.id for c in consumers for name in (c.id, c.username)},
+    }
+    for index, given in enumerate(plugins):
+        if not isinstance(given, Scoped):
+            yield from _placed(given)
+            continue
+        scope = dict(_named(given.scope))
+        _name(given.plugin, scope)
+        found = {kind: ids[kind].get(name) for kind, name in scope.items()}
+        missing = [kind for kind, value in found.items() if value is None]
+        if missing:
+            text = f"there is no {missing[0]} '{scope[missing[0]]}'"
+            raise ConfigError([Problem(f"plugins[{index}].{missing[0]}", text)])
+        yield Scoped(given.plugin, **found)
+
+
+def _named(scope: Scope) -> Iterator[tuple[str, str]]:
+    for kind, name in zip(scope._fields, scope, strict=True):
+        if name is not None:
+            yield kind, name
+
+
+def _placed(plugin: Any, kind: str = "", owner: str | None = None) -> Iterator[Scoped]:
+    scope = {kind: owner} if kind and owner else {}
+    if isinstance(plugin, Plugin):
+        _name(plugin, scope)
+    yield Scoped(plugin, **scope)
+
+
+def _name(plugin: Plugin, scope: dict[str, str]) -> None:
+    plugin.id = plugin.id or plugin_id(plugin.name, **scope)
+
+
 def identified(entity: E) -> E:
     """The entity with an id and dates: its own, or those Kong would give it."""
     now = int(time.time())
     return msgspec.structs.replace(
         entity,
-        id=entity.id or entity_id(_KINDS[type(entity)], entity.name),
+        id=entity.id or entity_id(_KINDS[type(entity)], _key(entity)),
         created_at=entity.created_at or now,
         updated_at=entity.updated_at or now,
     )
 
 
-def _check(entity: Service | Route, path: Path) -> None:
+def _key(entity: Service | Route | Consumer) -> str | None:
+    """What the entity's id is made from."""
+    return entity.username if isinstance(entity, Consumer) else entity.name
+
+
+def with_credentials(consumer: Consumer) -> Consumer:
+    """The consumer with ids, dates and keys for its credentials, where they lack."""
+    return msgspec.structs.replace(
+        consumer,
+        keyauth_credentials=tuple(
+            msgspec.structs.replace(
+                credential,
+                id=credential.id or entity_id("keyauth_credentials", None),
+                key=credential.key or _made_up_key(),
+                created_at=credential.created_at or consumer.created_at,
+            )
+            for credential in consumer.keyauth_credentials
+        ),
+    )
+
+
+def _made_up_key() -> str:
+    return "".join(secrets.choice(_KEY_LETTERS) for _ in range(_KEY_LENGTH))
+
+
+def _check(entity: Service | Route | Consumer, path: Path) -> None:
     given: dict[str, Any] = {
         name: value
         for name, value in msgspec.structs.asdict(entity).items()

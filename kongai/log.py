@@ -19,8 +19,9 @@ from urllib.parse import unquote_plus
 from werkzeug.datastructures import Headers
 
 from kongai import redact
-from kongai.entities import Route, Service
-from kongai.exchange import Exchange, Try, milliseconds, received_headers
+from kongai.entities import Consumer, Route, Service
+from kongai.exchange import Exchange, Try, milliseconds
+from kongai.incoming import received_headers
 
 WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
 """The id of Kong's default workspace, the same in every Kong."""
@@ -178,6 +179,10 @@ def serialize(exchange: Exchange) -> dict[str, Any]:
         record["route"] = _route(exchange.match.route, exchange.match.service)
         if exchange.match.service is not None:
             record["service"] = _entity(exchange.match.service)
+    if exchange.consumer is not None:
+        record["consumer"] = _fields(exchange.consumer)
+    if exchange.credential is not None:
+        record["authenticated_entity"] = {"id": exchange.credential.id}
     record["kongai"] = {"ended": exchange.ended}
     exchange.log.apply(record)
     if exchange.secret_values:
@@ -293,7 +298,7 @@ def _try(attempt: Try) -> dict[str, Any]:
     return entry
 
 
-_NOT_LOGGED = {"url", "routes", "plugins"}
+_NOT_LOGGED = {"url", "routes", "plugins", "keyauth_credentials"}
 
 
 def _route(route: Route, service: Service | None) -> dict[str, Any]:
@@ -311,10 +316,12 @@ def _plain(value: Any) -> Any:
 
 
 def _entity(entity: Service | Route) -> dict[str, Any]:
-    fields = {
+    return {**_fields(entity), "ws_id": WORKSPACE}
+
+
+def _fields(entity: Service | Route | Consumer) -> dict[str, Any]:
+    return {
         name: _plain(value)
         for name in entity.__struct_fields__
         if name not in _NOT_LOGGED and (value := getattr(entity, name)) is not None
     }
-    fields["ws_id"] = WORKSPACE
-    return fields

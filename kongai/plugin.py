@@ -128,6 +128,10 @@ class Chain:
             raise ConfigError(problems)
         self.rewrite = self._compile("rewrite")
         self.access = self._compile("access")
+        self.turns = tuple(
+            self.plugins.index(plugin) + 1 for plugin in self._having("access")
+        )
+        """For each of `access`, how many plugins have had their turn after it."""
         self.header_filter = self._compile("header_filter")
         self.body_filter = self._compile("body_filter")
         self.log = self._compile("log")

@@ -20,16 +20,14 @@ from typing import TYPE_CHECKING, Any, cast
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
-from kongai import answers, balancer, config
+from kongai import answers, balancer, config, inventory
 from kongai.body import Body
 from kongai.criteria import normalize
-from kongai.entities import Route, Service
+from kongai.entities import Consumer, Route, Service
 from kongai.errors import (
-    ConfigError,
     GatewayError,
     NoRouteMatched,
     NoServiceFound,
-    Problem,
     RequestRejected,
     UpstreamError,
     as_answer,
@@ -42,14 +40,12 @@ from kongai.exchange import (
     Try,
     UpstreamRequest,
     UpstreamResponse,
-    client_headers,
-    raw_target,
 )
-from kongai.identity import plugin_id
-from kongai.inventory import paired
+from kongai.incoming import client_headers, raw_target
 from kongai.log import LogSink, serialize
-from kongai.plugin import Chain, Plugin
+from kongai.plugin import Plugin
 from kongai.router import Match, Router
+from kongai.scopes import Plugins, Scope, Scoped
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -66,8 +62,10 @@ class Proxy:
         services: where requests go, each with its routes.
         routes: routes without a service. With neither services nor routes, one route
             takes every path, and a plugin such as `AIProxy` says where it leads.
-        plugins: for every request. Of several plugins with one name the most specific
-            runs: a route's, else a service's, else one of these.
+        plugins: for every request, or each in a `Scoped` with what it is for. Of
+            several plugins with one name the most specific runs: a consumer's, else a
+            route's, else a service's, else one of these.
+        consumers: who may send requests, known by their credentials.
         extra_plugins: for every request too, whatever else has their name.
         sinks: take every record.
         transport: how upstreams are reached; `RequestsTransport` when None.
@@ -81,26 +79,31 @@ class Proxy:
         self,
         services: Sequence[Service] = (),
         routes: Sequence[Route] = (),
-        plugins: Sequence[Plugin] = (),
+        plugins: Sequence[Plugin | Scoped] = (),
         sinks: Sequence[LogSink] = (),
         *,
+        consumers: Sequence[Consumer] = (),
         extra_plugins: Sequence[Plugin] = (),
         transport: Transport | None = None,
         fallback: WSGIApplication | None = None,
     ) -> None:
         if not services and not routes:
             routes = (Route(paths=("/",)),)
-        self._plugins = tuple(plugins)
-        self._extra = tuple(extra_plugins)
         self.sinks = tuple(sinks)
         self._fallback = fallback
         self._transport = transport or _default_transport()
-        pairs = paired(services, routes)
+        pairs = inventory.paired(services, routes)
+        self.consumers = inventory.directory(consumers)
         self.services = tuple({id(s): s for _, s in pairs if s}.values())
         self.routes = tuple(route for route, _ in pairs)
         self._router = Router(pairs)
-        self._chains = {id(route): self._chain(route, s) for route, s in pairs}
-        self._unmatched = self._chain(None, None)
+        self._plugins = Plugins(
+            inventory.scoped(pairs, self.consumers, plugins), extra_plugins
+        )
+        self._unmatched = self._plugins.chain()
+        for route, service in pairs:
+            # What can't be used together shows now and not at the first request.
+            self._plugins.chain(route.id, service.id if service else None)
 
     @classmethod
     def from_config(
@@ -130,6 +133,7 @@ class Proxy:
             found.routes or nothing,
             found.plugins,
             sinks,
+            consumers=found.consumers,
             extra_plugins=plugins,
             **options,
         )
@@ -160,8 +164,7 @@ class Proxy:
     @property
     def plugins(self) -> tuple[Plugin, ...]:
         """Every plugin of the gateway, each once."""
-        chains = (*self._chains.values(), self._unmatched)
-        return tuple({id(p): p for chain in chains for p in chain.plugins}.values())
+        return tuple({id(plugin): plugin for plugin in self._plugins}.values())
 
     def init_worker(self) -> None:
         """Tell the plugins that a server process starts; a server calls this."""
@@ -223,6 +226,7 @@ class Proxy:
             target=target,
             path=normalize(target.partition("?")[0]),
             headers=client_headers(request),
+            consumers=self.consumers,
         )
         try:
             for rewrite in self._unmatched.rewrite:
@@ -246,7 +250,7 @@ class Proxy:
 
     def _run(self, exchange: Exchange) -> Body:
         """Take an exchange from its route to the head of its answer."""
-        exchange.chain = self._chain_of(exchange.match)
+        exchange.chain = self._plugins.chain(*_ids(exchange.match))
         try:
             try:
                 chunks = self._answer(exchange)
@@ -265,13 +269,32 @@ class Proxy:
             raise exchange.error
         if exchange.match is None:
             raise NoRouteMatched
-        for access in exchange.chain.access:
-            response = access(exchange)
-            if response is not None:
-                return self._filtered(exchange, answers.own(exchange, response))
+        response = self._access(exchange)
+        if response is not None:
+            return self._filtered(exchange, answers.own(exchange, response))
         upstream = self._send(exchange, self._plan(exchange))
         chunks = answers.relayed(exchange, upstream)
         return self._filtered(exchange, chunks)
+
+    def _access(self, exchange: Exchange) -> Response | None:
+        """Run the access phase; a consumer found there changes what is left of it."""
+        index = 0
+        while index < len(exchange.chain.access):
+            access, known = exchange.chain.access[index], exchange.consumer
+            try:
+                response = access(exchange)
+            finally:
+                if exchange.consumer is not known:
+                    self._narrow(exchange, exchange.chain.turns[index])
+            if response is not None:
+                return cast("Response", response)
+            index += 1
+        return None
+
+    def _narrow(self, exchange: Exchange, done: int) -> None:
+        assert exchange.consumer is not None
+        scope = Scope(*_ids(exchange.match), exchange.consumer.id)
+        exchange.chain = self._plugins.narrowed(exchange.chain, done, scope)
 
     def _failed(self, exchange: Exchange, error: Exception) -> Iterator[bytes]:
         """Say an error to the client, and go on with the later phases."""
@@ -358,28 +381,12 @@ class Proxy:
         for sink in self.sinks:
             _guarded(_emitting(sink), exchange)
 
-    def _chain_of(self, match: Match | None) -> Chain:
-        return self._unmatched if match is None else self._chains[id(match.route)]
 
-    def _chain(self, route: Route | None, service: Service | None) -> Chain:
-        """The plugins for a route: of one name, the most specific scope's."""
-        scopes = [
-            route.plugins if route else (),
-            service.plugins if service else (),
-            self._plugins,
-        ]
-        for plugin in (plugin for scope in (*scopes, self._extra) for plugin in scope):
-            if not isinstance(plugin, Plugin):
-                found = f"expected a Plugin, not {type(plugin).__name__}"
-                raise ConfigError([Problem("plugins", found)])
-        chosen: list[Plugin] = []
-        for scope in scopes:
-            taken = {plugin.name for plugin in chosen}
-            chosen += [plugin for plugin in scope if plugin.name not in taken]
-        chain = Chain([*chosen, *self._extra])
-        for plugin in chain.plugins:
-            plugin.id = plugin.id or plugin_id(plugin.name)
-        return chain
+def _ids(match: Match | None) -> tuple[str | None, str | None]:
+    """The ids of the route and of its service."""
+    if match is None:
+        return None, None
+    return match.route.id, match.service.id if match.service else None
 
 
 def _failure(error: Exception, exchange: Exchange) -> GatewayError:

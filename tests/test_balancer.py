@@ -10,13 +10,8 @@ from werkzeug.wrappers import Request
 from kongai.balancer import IDEMPOTENT, Address, forward, retrying, to_service
 from kongai.entities import Route, Service
 from kongai.errors import NoServiceFound, UpstreamError, UpstreamTimeout
-from kongai.exchange import (
-    Attempt,
-    Exchange,
-    UpstreamRequest,
-    client_headers,
-    raw_target,
-)
+from kongai.exchange import Attempt, Exchange, UpstreamRequest
+from kongai.incoming import client_headers, raw_target
 from kongai.router import Router
 from kongai.testing import answer
 

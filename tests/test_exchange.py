@@ -14,10 +14,8 @@ from kongai.exchange import (
     BodyTooLarge,
     LogFields,
     UpstreamRequest,
-    client_headers,
-    origin_form,
-    raw_target,
 )
+from kongai.incoming import client_headers, origin_form, raw_target
 from kongai.router import Match
 
 

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Request
 
 from kongai import __version__
 from kongai.entities import Route
-from kongai.exchange import Exchange, client_headers, raw_target
+from kongai.exchange import Exchange
 from kongai.forwarding import (
     SERVER,
     VIA,
@@ -21,6 +21,7 @@ from kongai.forwarding import (
     request_headers as upstream_headers,
     response_headers,
 )
+from kongai.incoming import client_headers, raw_target
 from kongai.router import Router
 
 Pairs = Sequence[tuple[str, str]]

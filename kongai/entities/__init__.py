@@ -4,7 +4,8 @@ They are plain values: immutable structs with Kong's names, defaults and rules. 
 gateway makes of them is elsewhere: `kongai.router`, `kongai.balancer`, `kongai.plugin`.
 """
 
+from kongai.entities.consumer import Consumer, KeyAuthCredential
 from kongai.entities.route import Route
 from kongai.entities.service import Service
 
-__all__ = ["Route", "Service"]
+__all__ = ["Consumer", "KeyAuthCredential", "Route", "Service"]

@@ -20,6 +20,7 @@ Tags = Sequence[
         str, Meta(pattern=r"^[^,/]+\Z", description="invalid tag: no ',' or '/' in it")
     ]
 ]
+Timestamp = Annotated[int, Meta(gt=0, description="expected a valid timestamp")]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 NOT_HERE = "not available in this version of kongai"

@@ -1,0 +1,100 @@
+"""The client's request as the WSGI environment has it: its target, headers and body."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from werkzeug.datastructures import Headers
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
+_ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
+
+
+def body_stream(request: Request) -> IO[bytes]:
+    """The raw input: Werkzeug's limited stream ends early without saying so.
+
+    What a Flask application read before its view ran, Werkzeug has kept.
+    """
+    cached = request.__dict__.get("_cached_data")
+    if cached is not None:
+        return io.BytesIO(cached)
+    environ = request.environ
+    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if request.content_length is None and not (
+        chunked or environ.get("wsgi.input_terminated")
+    ):
+        return io.BytesIO()
+    stream: IO[bytes] = environ["wsgi.input"]
+    return stream
+
+
+def origin_form(target: str) -> str:
+    """A request target without scheme and authority (RFC 9112, section 3.2)."""
+    found = _ABSOLUTE.match(target)
+    if found is None:
+        return target
+    rest = target[found.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
+
+
+def raw_target(environ: dict[str, Any]) -> str:
+    """The request target as it came, below the mount point.
+
+    Servers that keep it say so in `REQUEST_URI` (uWSGI, waitress, Werkzeug, kongai) or
+    `RAW_URI` (gunicorn); elsewhere it is built again from the decoded path (PEP 3333).
+    """
+    raw: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
+    mount: str = environ.get("SCRIPT_NAME", "")
+    raw = origin_form(raw)
+    if raw.startswith("/"):
+        if not mount:
+            return raw
+        quoted = _quote(mount)
+        if raw.startswith(quoted) and raw[len(quoted) : len(quoted) + 1] in "/?":
+            below = raw[len(quoted) :]
+            return below if below.startswith("/") else "/" + below
+    path = _quote(environ.get("PATH_INFO", "")) or "/"
+    query = environ.get("QUERY_STRING", "")
+    return f"{path}?{query}" if query else path
+
+
+def _quote(path: str) -> str:
+    return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~-._")
+
+
+def client_headers(request: Request) -> Headers:
+    """The request's headers, for plugins to change and for the upstream.
+
+    What the client's `Connection` header names was for the gateway alone (RFC 9110,
+    section 7.6.1). It goes before a plugin adds a header that may have the same name.
+    """
+    headers = Headers(received_headers(request))
+    for name in named_by_connection(headers) - _NEEDED:
+        headers.pop(name, None)
+    return headers
+
+
+def received_headers(request: Request) -> list[tuple[str, str]]:
+    """All of a request's headers, in the order and spelling the server tells of."""
+    raw: list[tuple[str, str]] | None = request.environ.get("kongai.headers")
+    return list(request.headers) if raw is None else raw
+
+
+def named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
+    """The headers that `Connection` declares to be for the next hop, in lower case."""
+    return {
+        name.strip().lower()
+        for header, value in headers
+        if header.lower() == "connection"
+        for name in value.split(",")
+    }
+
+
+# They say where a request goes and where it ends, and have no sense in `Connection`.
+_NEEDED = {"host", "content-length", "transfer-encoding", "te", "connection"}
