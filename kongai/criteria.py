@@ -22,6 +22,8 @@ _ENCODED = re.compile(r"%[0-9a-f]{2}", re.I)
 _ENCODED_RESERVED = re.compile("%(?=2[1346-9ABCF5]|3[ABDF]|40|5[BD])")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9a-f]{2}).{0,2}", re.I | re.S)
 
+_PLAIN_PATH = re.compile(r"[a-zA-Z0-9._~/%-]*")
+
 _NAME_AND_PORT = re.compile(r"(\[[^]]*\]|[^:]*)(?::([0-9]+))?")
 _HOST = re.compile(r"[\w.-]+", re.A)
 _WILDCARD = re.compile(r"\*\.[^*]+|[^*]+\.\*")
@@ -136,6 +138,17 @@ def check_service_path(path: str) -> Iterator[str]:
             f"invalid path: '{path}' (characters outside of the reserved list of "
             "RFC 3986 found)"
         )
+
+
+def migrated_path(path: str) -> str:
+    """A route's path of a file before format 3.0, which did not mark its regexes.
+
+    As Kong does it when it loads such a file: what has none but the plainest characters
+    is a prefix, everything else a regex.
+    """
+    if _PLAIN_PATH.fullmatch(path):
+        return _as_kong_writes_it(path) if path.startswith("/") else path
+    return f"~{path}"
 
 
 def _is_host(name: str) -> bool:

@@ -35,3 +35,14 @@ def plugin_id(
         service, consumer: likewise.
     """
     return entity_id("plugins", f"plugins:*:{name}:{route}:{service}:{consumer}")
+
+
+def target_key(upstream: str, target: str) -> str:
+    """What the id of a target is made from.
+
+    Args:
+        upstream: the upstream's id for a target written inside it, or else the
+            reference as written.
+        target: the target as written.
+    """
+    return f"targets:*:{upstream}:{target}"

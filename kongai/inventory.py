@@ -15,16 +15,21 @@ from typing import Any, TypeVar
 import msgspec
 
 from kongai.consumers import Consumers
-from kongai.entities import Consumer, Route, Service
+from kongai.entities import Consumer, KeyAuthCredential, Route, Service
 from kongai.errors import ConfigError, Problem
 from kongai.identity import entity_id, plugin_id
 from kongai.plugin import Plugin
 from kongai.schema import Path, load
 from kongai.scopes import Scope, Scoped
 
-E = TypeVar("E", Service, Route, Consumer)
+E = TypeVar("E", Service, Route, Consumer, KeyAuthCredential)
 
-_KINDS = {Service: "services", Route: "routes", Consumer: "consumers"}
+_KINDS: dict[type, str] = {
+    Consumer: "consumers",
+    KeyAuthCredential: "keyauth_credentials",
+    Route: "routes",
+    Service: "services",
+}
 _CHILDREN = ("url", "routes", "plugins", "keyauth_credentials")
 _KEY_LETTERS = string.ascii_letters + string.digits
 _KEY_LENGTH = 32
@@ -141,20 +146,27 @@ def _name(plugin: Plugin, scope: dict[str, str]) -> None:
     plugin.id = plugin.id or plugin_id(plugin.name, **scope)
 
 
-def identified(entity: E) -> E:
-    """The entity with an id and dates: its own, or those Kong would give it."""
+def identified(entity: E, key: str | None = None) -> E:
+    """The entity with an id and dates: its own, or those Kong would give it.
+
+    Args:
+        entity: the entity.
+        key: what its id is made from, where that is not its name.
+    """
     now = int(time.time())
-    return msgspec.structs.replace(
-        entity,
-        id=entity.id or entity_id(_KINDS[type(entity)], _key(entity)),
-        created_at=entity.created_at or now,
-        updated_at=entity.updated_at or now,
-    )
+    key = _name_of(entity) if key is None else key
+    given = {
+        "id": entity.id or entity_id(_KINDS[type(entity)], key),
+        "created_at": entity.created_at or now,
+    }
+    if "updated_at" in entity.__struct_fields__:
+        given["updated_at"] = getattr(entity, "updated_at", None) or now
+    return msgspec.structs.replace(entity, **given)
 
 
-def _key(entity: Service | Route | Consumer) -> str | None:
-    """What the entity's id is made from."""
-    return entity.username if isinstance(entity, Consumer) else entity.name
+def _name_of(entity: Any) -> str | None:
+    names = (getattr(entity, field, None) for field in ("name", "username"))
+    return next((name for name in names if name is not None), None)
 
 
 def with_credentials(consumer: Consumer) -> Consumer:
@@ -162,11 +174,10 @@ def with_credentials(consumer: Consumer) -> Consumer:
     return msgspec.structs.replace(
         consumer,
         keyauth_credentials=tuple(
-            msgspec.structs.replace(
-                credential,
-                id=credential.id or entity_id("keyauth_credentials", None),
-                key=credential.key or _made_up_key(),
-                created_at=credential.created_at or consumer.created_at,
+            identified(
+                msgspec.structs.replace(
+                    credential, key=credential.key or _made_up_key()
+                )
             )
             for credential in consumer.keyauth_credentials
         ),

@@ -4,14 +4,22 @@ The types are msgspec's: a `Struct` for a record, `Annotated` with `Meta` for bo
 `Literal` for an enumeration. msgspec itself stops at the first mistake; here the walk
 goes on, so that a file is mended in one round.
 
-The fields that a struct names in `REFERENCEABLE` may hold a vault reference instead of
-a value. It is resolved here, and what it leads to is not checked.
+A struct says more of its fields than their types do:
+
+- `REFERENCEABLE` fields may hold a vault reference instead of a value. It is resolved
+  here, and what it leads to is not checked;
+- `NOT_NULL` fields have a default, but ``null`` is none of their values;
+- `NOT_HERE` are keys that Kong has and kongai has not, each with the reason.
+
+A `Meta` whose `extra_json_schema` has ``uniqueItems`` makes a set of an array. Its
+`description` is what is said of a value that does not fit its pattern, ``{}`` being the
+value; and `extra` may have all of Kong's values as ``kong``, where kongai has fewer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -32,9 +40,8 @@ _EXPECTED: dict[type, str] = {
     inspect.IntType: "integer",
     inspect.FloatType: "number",
     inspect.BoolType: "boolean",
-    inspect.StructType: "record",
-    inspect.DictType: "map",
 }
+_ELSEWHERE = "'{}' is not available in this version of kongai; it has: {}"
 
 
 def path_text(path: Path) -> str:
@@ -104,12 +111,15 @@ def _struct(
     kind: type, data: Any, path: Path, report: Report, elsewhere: Collection[str] = ()
 ) -> Any:
     if not isinstance(data, Mapping):
-        report(path, "expected a record")
-        return _INVALID
+        if not _is_empty(data):
+            report(path, "expected a record")
+            return _INVALID
+        data = {}
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     fields = {f.name: f for f in info.fields if f.name not in elsewhere}
     referenceable: Collection[str] = getattr(kind, "REFERENCEABLE", ())
+    not_null: Collection[str] = getattr(kind, "NOT_NULL", ())
     values: dict[str, Any] = {}
     valid = True
     for name in data:
@@ -119,7 +129,7 @@ def _struct(
     for name, field in fields.items():
         given = data.get(name)
         if given is None:
-            if field.required:
+            if field.required or (name in data and name in not_null):
                 valid = False
                 report((*path, name), "required field missing")
             continue
@@ -136,10 +146,29 @@ def _struct(
     except ValueError as error:
         report(path, str(error))
         return _INVALID
-    for where, text in _own_problems(made):
-        valid = False
+    return made if check(made, path, report) else _INVALID
+
+
+def check(made: Any, path: Path, report: Report) -> bool:
+    """Report what a struct says is wrong with the whole of it.
+
+    Args:
+        made: the struct; its `problems()` yields pairs of a field's path and a text.
+        path: where it was found.
+        report: called with the path and the text of each problem.
+
+    Returns:
+        Whether there was no problem.
+    """
+    problems = list(getattr(made, "problems", tuple)())
+    for where, text in problems:
         report((*path, *_parts(where)), text)
-    return made if valid else _INVALID
+    return not problems
+
+
+def _is_empty(data: Any) -> bool:
+    """Whether data is an empty table, which Kong takes for any kind of one."""
+    return isinstance(data, (Mapping, list, tuple)) and not data
 
 
 def _parts(where: str) -> Iterator[str | int]:
@@ -147,15 +176,9 @@ def _parts(where: str) -> Iterator[str | int]:
         yield int(part) if part.isdecimal() else part
 
 
-def _own_problems(made: Any) -> Iterator[tuple[str, str]]:
-    problems = getattr(made, "problems", None)
-    if problems is not None:
-        yield from problems()
-
-
 def _is_unused(name: str, given: Any, kind: type) -> bool:
     """Whether a field that only Kong has is given but not set, as dumps have it."""
-    unset = given is None or given is False or given == []
+    unset = given is None or given is False or _is_empty(given)
     return unset and name in getattr(kind, "NOT_HERE", ())
 
 
@@ -164,28 +187,27 @@ def _unknown(name: str, fields: Iterable[str], kind: type) -> str:
     if name in reasons:
         return reasons[name]
     suggestion = nearest(name, fields)
-    return (
-        f"unknown field; did you mean '{suggestion}'?"
-        if suggestion
-        else ("unknown field")
-    )
+    hint = f"; did you mean '{suggestion}'?" if suggestion else ""
+    return f"unknown field{hint}"
 
 
 def _value(kind: inspect.Type, given: Any, path: Path, report: Report) -> Any:
     if isinstance(kind, inspect.UnionType):
         # Our unions are all `X | None`; null was dealt with as "not given".
         (kind,) = (t for t in kind.types if not isinstance(t, inspect.NoneType))
-    mismatch = "invalid value"
-    if isinstance(kind, inspect.Metadata):
-        mismatch = (kind.extra_json_schema or {}).get("description", mismatch)
+    facets: Mapping[str, Any] = {}
+    while isinstance(kind, inspect.Metadata):
+        facets = {**(kind.extra_json_schema or {}), **(kind.extra or {}), **facets}
         kind = kind.type
     if isinstance(kind, inspect.StructType):
         return _struct(kind.cls, given, path, report)
     if isinstance(kind, (inspect.VarTupleType, inspect.ListType)):
+        if facets.get("uniqueItems"):
+            return _set(kind.item_type, given, path, report)
         return _array(kind.item_type, given, path, report)
     if isinstance(kind, inspect.DictType):
         return _map(kind, given, path, report)
-    text = _leaf_problem(kind, given, mismatch)
+    text = _leaf_problem(kind, given, facets)
     if text is not None:
         report(path, text)
         return _INVALID
@@ -195,19 +217,40 @@ def _value(kind: inspect.Type, given: Any, path: Path, report: Report) -> Any:
 
 
 def _array(item: inspect.Type, given: Any, path: Path, report: Report) -> Any:
-    if not isinstance(given, (list, tuple)):
+    if not isinstance(given, (list, tuple)) and not _is_empty(given):
         report(path, "expected an array")
         return _INVALID
-    values = [_value(item, one, (*path, i), report) for i, one in enumerate(given)]
+    return _items(item, given, path, report)
+
+
+def _set(item: inspect.Type, given: Any, path: Path, report: Report) -> Any:
+    if not isinstance(given, (list, tuple)) and not _is_empty(given):
+        report(path, "expected a set")
+        return _INVALID
+    values = _items(item, given, path, report)
+    return values if values is _INVALID else tuple(dict.fromkeys(values))
+
+
+def _items(item: inspect.Type, given: Any, path: Path, report: Report) -> Any:
+    values = [_item(item, one, (*path, i), report) for i, one in enumerate(given)]
     return _INVALID if _any_invalid(values) else tuple(values)
+
+
+def _item(kind: inspect.Type, given: Any, path: Path, report: Report) -> Any:
+    if given is None:
+        report(path, "required field missing")
+        return _INVALID
+    return _value(kind, given, path, report)
 
 
 def _map(kind: inspect.DictType, given: Any, path: Path, report: Report) -> Any:
     if not isinstance(given, Mapping):
-        report(path, "expected a map")
-        return _INVALID
+        if not _is_empty(given):
+            report(path, "expected a map")
+            return _INVALID
+        given = {}
     values = {
-        str(key): _value(kind.value_type, value, (*path, str(key)), report)
+        str(key): _item(kind.value_type, value, (*path, str(key)), report)
         for key, value in given.items()
     }
     return _INVALID if _any_invalid(values.values()) else values
@@ -217,14 +260,14 @@ def _any_invalid(values: Iterable[Any]) -> bool:
     return any(value is _INVALID for value in values)
 
 
-def _leaf_problem(kind: inspect.Type, given: Any, mismatch: str) -> str | None:
-    """What is wrong with a single value; `mismatch` is said when a pattern fails."""
+def _leaf_problem(
+    kind: inspect.Type, given: Any, facets: Mapping[str, Any]
+) -> str | None:
+    """What is wrong with a single value; the facets are those of its `Meta`."""
     if isinstance(kind, inspect.AnyType):
         return None
     if isinstance(kind, inspect.LiteralType):
-        if given in kind.values and not isinstance(given, bool):
-            return None
-        return f"expected one of: {', '.join(sorted(map(str, kind.values)))}"
+        return _choice_problem(kind.values, given, facets.get("kong"))
     if not _is(kind, given):
         return f"expected {_article(_EXPECTED[type(kind)])}"
     if isinstance(kind, inspect.StrType):
@@ -233,10 +276,24 @@ def _leaf_problem(kind: inspect.Type, given: Any, mismatch: str) -> str | None:
         if _SURROGATE.search(given):
             return "expected valid UTF-8 text"
         if kind.pattern is not None and not re.search(kind.pattern, given):
-            return mismatch
+            mismatch: str = facets.get("description", "invalid value")
+            return mismatch.replace("{}", given)
     if isinstance(kind, (inspect.IntType, inspect.FloatType)):
         return _number_problem(kind, given)
     return None
+
+
+def _choice_problem(
+    values: Collection[Any], given: Any, kong: Sequence[Any] | None
+) -> str | None:
+    if given in values and not isinstance(given, bool):
+        return None
+    known = type(next(iter(values)))
+    if not isinstance(given, known) or isinstance(given, bool):
+        return "expected a string" if known is str else "expected an integer"
+    if kong is not None and given in kong:
+        return _ELSEWHERE.format(given, ", ".join(map(str, values)))
+    return f"expected one of: {', '.join(map(str, kong or sorted(values)))}"
 
 
 def _is(kind: inspect.Type, given: Any) -> bool:

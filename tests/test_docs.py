@@ -26,9 +26,10 @@ from msgspec import inspect
 from werkzeug.test import Client
 
 import kongai
-from kongai import Proxy, cli, config, registry, testing
+from kongai import Proxy, cli, declaration, registry, testing
 from kongai.errors import AnswerCut, UpstreamError, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
+from kongai.plugin_entries import PluginEntry
 from kongai.providers import PROVIDERS
 from kongai.testing import EchoLLM, ListSink, MockTransport, answer
 
@@ -236,7 +237,7 @@ def test_contributing_has_every_dependency_with_its_floor() -> None:
     [
         ("Service", kongai.Service, {"routes", "plugins"}),
         ("Route", kongai.Route, {"plugins"}),
-        ("Plugin", config._PluginHead, set()),
+        ("Plugin", PluginEntry, set()),
         *((name, registry.plugin(name).Config, set()) for name in PLUGINS),
     ],
 )
@@ -279,7 +280,9 @@ def keys(kind: type, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
 def plain(found: inspect.Type) -> inspect.Type:
     if isinstance(found, inspect.UnionType):
         (found,) = (t for t in found.types if not isinstance(t, inspect.NoneType))
-    return found.type if isinstance(found, inspect.Metadata) else found
+    while isinstance(found, inspect.Metadata):
+        found = found.type
+    return found
 
 
 def word(found: inspect.Type) -> str:
@@ -311,7 +314,7 @@ def test_providers_and_formats_are_documented(key: str, names: list[str]) -> Non
 
 def refused_keys() -> set[str]:
     structs = [registry.plugin(name).Config for name in PLUGINS]
-    found = {*config._ELSEWHERE}
+    found = {*declaration._ELSEWHERE, *PluginEntry.NOT_HERE}
     while structs:
         kind = structs.pop()
         assert kind is not None
@@ -330,9 +333,9 @@ def test_what_is_refused_with_a_reason_is_documented(name: str) -> None:
 
 
 def test_top_level_keys_are_documented() -> None:
-    there = {"_format_version", *config._SECTIONS, *config._IGNORED}
+    there = {*declaration._KNOWN, *declaration.CHILDREN}
     assert set(rows(section(CONFIG, "Top level"))) == there
-    for version in config.FORMAT_VERSIONS:
+    for version in declaration.FORMAT_VERSIONS:
         assert f'`"{version}"`' in section(CONFIG, "Top level")
 
 

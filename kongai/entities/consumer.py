@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -36,6 +36,21 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
         keyauth_credentials: the keys that `key-auth` knows this consumer by.
         plugins: plugins for this consumer's requests alone.
     """
+
+    NOT_HERE: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(
+            (
+                "acls",
+                "basicauth_credentials",
+                "hmacauth_credentials",
+                "jwt_secrets",
+                "mtls_auth_credentials",
+                "oauth2_credentials",
+            ),
+            "not available in this version of kongai; it has 'keyauth_credentials'",
+        ),
+        "groups": "consumer groups are not available in this version of kongai",
+    }
 
     username: str | None = None
     custom_id: str | None = None

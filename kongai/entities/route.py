@@ -9,15 +9,20 @@ import msgspec
 from msgspec import Meta
 
 from kongai import criteria
-from kongai.entities.types import NOT_HERE, Name, Tags
+from kongai.entities.types import (
+    A_SET,
+    KONG_PROTOCOLS,
+    NOT_HERE,
+    Name,
+    Tags,
+    Timestamp,
+)
 
 RoutePath = Annotated[
     str,
     Meta(
         pattern="^~?/",
-        description=(
-            "invalid value: should start with: / (fixed path) or ~/ (regex path)"
-        ),
+        description=("should start with: / (fixed path) or ~/ (regex path)"),
     ),
 ]
 
@@ -37,9 +42,31 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         ("destinations", "snis", "sources"), NOT_HERE
     )
 
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("protocols", "strip_path", "preserve_host"),
+            *("https_redirect_status_code", "request_buffering", "response_buffering"),
+        }
+    )
+
     name: Name | None = None
-    protocols: Sequence[Literal["http", "https"]] = ("http", "https")
-    methods: Sequence[Annotated[str, Meta(pattern="^[A-Z]+$")]] | None = None
+    protocols: Annotated[
+        Sequence[
+            Annotated[Literal["http", "https"], Meta(extra={"kong": KONG_PROTOCOLS})]
+        ],
+        A_SET,
+    ] = ("http", "https")
+    methods: (
+        Annotated[
+            Sequence[
+                Annotated[
+                    str, Meta(pattern=r"^[A-Z]+\Z", description="invalid value: {}")
+                ]
+            ],
+            A_SET,
+        ]
+        | None
+    ) = None
     hosts: Sequence[str] | None = None
     paths: Sequence[RoutePath] | None = None
     headers: dict[str, Sequence[str]] | None = None
@@ -52,8 +79,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     response_buffering: bool = True
     tags: Tags | None = None
     id: str | None = None
-    created_at: int | None = None
-    updated_at: int | None = None
+    created_at: Timestamp | None = None
+    updated_at: Timestamp | None = None
     plugins: Sequence[Any] = ()
 
     def problems(self) -> Iterator[tuple[str, str]]:

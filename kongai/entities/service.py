@@ -11,7 +11,15 @@ from msgspec import Meta
 
 from kongai import criteria
 from kongai.entities.route import Route
-from kongai.entities.types import DEFAULT_PORTS, NOT_HERE, Milliseconds, Name, Tags
+from kongai.entities.types import (
+    DEFAULT_PORTS,
+    KONG_PROTOCOLS,
+    NOT_HERE,
+    Milliseconds,
+    Name,
+    Tags,
+    Timestamp,
+)
 
 
 class _URL(msgspec.Struct, frozen=True):
@@ -40,8 +48,12 @@ class Service(_URL, frozen=True, kw_only=True):
         ("ca_certificates", "client_certificate", "tls_verify_depth"), NOT_HERE
     )
 
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset({"protocol", "port", "enabled"})
+
     name: Name | None = None
-    protocol: Literal["http", "https"] = "http"
+    protocol: Annotated[
+        Literal["http", "https"], Meta(extra={"kong": KONG_PROTOCOLS})
+    ] = "http"
     host: str | None = None
     port: Annotated[int, Meta(ge=0, le=65535)] = 80
     path: (
@@ -55,8 +67,8 @@ class Service(_URL, frozen=True, kw_only=True):
     tags: Tags | None = None
     tls_verify: bool | None = None
     id: str | None = None
-    created_at: int | None = None
-    updated_at: int | None = None
+    created_at: Timestamp | None = None
+    updated_at: Timestamp | None = None
     routes: Sequence[Route] = ()
     plugins: Sequence[Any] = ()
 
@@ -77,7 +89,7 @@ def url_parts(url: str) -> dict[str, Any]:
     """Expand Kong's `url` shorthand.
 
     Raises:
-        ValueError: there is no scheme or host, or the scheme is not http(s).
+        ValueError: there is no host, or the scheme is not http(s).
     """
     try:
         parts = urlsplit(url)
@@ -85,11 +97,18 @@ def url_parts(url: str) -> dict[str, Any]:
     except ValueError:
         # The reason would quote the URL.
         parts, port = urlsplit(""), None
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+    scheme = parts.scheme
+    if not scheme and url.startswith("//"):
+        scheme = "https" if port == DEFAULT_PORTS["https"] else "http"
+    if scheme in KONG_PROTOCOLS and scheme not in DEFAULT_PORTS:
+        raise ValueError(
+            f"'{scheme}' is {NOT_HERE}; it has: {', '.join(DEFAULT_PORTS)}"
+        )
+    if scheme not in DEFAULT_PORTS or not parts.hostname or url != url.strip():
         raise ValueError("expected an http or https URL with a host")
     return {
-        "protocol": parts.scheme,
+        "protocol": scheme,
         "host": parts.hostname,
-        "port": port or DEFAULT_PORTS[parts.scheme],
+        "port": DEFAULT_PORTS[scheme] if port is None else port,
         "path": parts.path or None,
     }
