@@ -6,6 +6,7 @@ command line or a file that can't be read.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from importlib.resources import files
@@ -41,6 +42,18 @@ def check(path: str) -> None:
     routes = len(found.routes) + sum(len(s.routes) for s in found.services)
     counts = f"{_counted(len(found.services), 'service')}, {_counted(routes, 'route')}"
     click.echo(f"{path}: {counts}, no problems")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of a declarative file, for editors.
+
+    It has the settings of every plugin that is installed.
+    """
+    # Slow to import for a command that is rarely called.
+    from kongai.json_schema import schema as file_schema
+
+    click.echo(json.dumps(file_schema(), indent=2))
 
 
 @click.command()

@@ -148,7 +148,7 @@ def test_options_of_serve_are_in_the_readme_with_their_defaults() -> None:
 
 @pytest.mark.parametrize("name", sorted(cli.main.commands))
 def test_commands_are_in_the_readme(name: str) -> None:
-    assert f"`kongai {name} " in section(README, "The commands")
+    assert re.search(rf"`kongai {name}[ `]", section(README, "The commands"))
     assert not options(cli.main.commands[name]), "options need a row in the README"
 
 
@@ -161,14 +161,16 @@ def test_commands_in_documents_have_options_and_files_that_exist(path: Path) -> 
         for argument in arguments:
             if argument.startswith("-"):
                 assert argument in known, line
-            elif argument not in ("check", "kong.yml"):
+            elif argument == ">":
+                break
+            elif argument not in (*cli.main.commands, "kong.yml"):
                 assert (ROOT / argument).exists(), line
 
 
 def test_the_readme_shows_what_check_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (wrong,) = blocks(README, "yaml")
+    wrong, _ = blocks(README, "yaml")
     (shown,) = blocks(README, "console")
     command, *problems = shown.splitlines()
     monkeypatch.chdir(tmp_path)

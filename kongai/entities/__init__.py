@@ -8,4 +8,12 @@ from kongai.entities.consumer import Consumer, KeyAuthCredential
 from kongai.entities.route import Route
 from kongai.entities.service import Service
 
-__all__ = ["Consumer", "KeyAuthCredential", "Route", "Service"]
+STRUCTS = {
+    "services": Service,
+    "routes": Route,
+    "consumers": Consumer,
+    "keyauth_credentials": KeyAuthCredential,
+}
+"""The kinds of entities, by the name of their section in a file."""
+
+__all__ = ["STRUCTS", "Consumer", "KeyAuthCredential", "Route", "Service"]
