@@ -39,6 +39,8 @@ class Config(msgspec.Struct, frozen=True):
     """Plugins for everything, or each with what it is for."""
     consumers: tuple[Consumer, ...] = ()
     """Each with its credentials and plugins."""
+    origins: Mapping[str, str] = {}
+    """Where each entity and plugin was declared, by its id, for people to read."""
 
 
 def load_file(path: str | PathLike[str]) -> Config:
@@ -115,6 +117,7 @@ class _Builder:
         self._all: dict[str, list[Declared]] = {}
         self._index: dict[tuple[str, str], Declared] = {}
         """By kind, and by id or name."""
+        self._origins: dict[str, str] = {}
         self._astray: set[Declared] = set()
         """Those that refer to something that is not there."""
         self._everywhere: list[Plugin | Scoped] = []
@@ -143,6 +146,7 @@ class _Builder:
             tuple(self._route(r) for r in self._all["routes"] if r.parent is None),
             tuple(self._everywhere),
             tuple(self._consumer(one) for one in self._all["consumers"]),
+            self._origins,
         )
 
     def sorted_problems(self) -> list[Problem]:
@@ -215,6 +219,7 @@ class _Builder:
         key = _key(declared, value, parents)
         declared.value = inventory.identified(value, key)
         self._index.setdefault((kind, declared.value.id), declared)
+        self._origins[declared.value.id] = self._document.place(path)
 
     def _check_unique(self, declared: Declared) -> None:
         kind, item, path = declared.kind, declared.item, declared.path
@@ -264,6 +269,7 @@ class _Builder:
             return
         written = {field: text for field, (text, _) in parents.items()}
         plugin.id = plugin.id or plugin_id(plugin.name, **written)
+        self._origins[plugin.id] = self._document.place(declared.path)
         if len(owners) == 1:
             (owner,) = owners.values()
             self._plugins.setdefault(owner, []).append(plugin)
@@ -274,15 +280,12 @@ class _Builder:
         first = self._scopes.setdefault((name, scope), declared)
         if first is not declared:
             kinds = [field for field, id in scope._asdict().items() if id is not None]
+            there = self._document.place(first.path)
             self._report(
                 declared.path,
                 f"uniqueness violation: plugin '{name}' already declared for this "
-                f"{' and '.join(kinds) or 'gateway'} ({self._place(first)})",
+                f"{' and '.join(kinds) or 'gateway'} ({there})",
             )
-
-    def _place(self, declared: Declared) -> str:
-        problem = self._document.problem(declared.path, "")
-        return f"line {problem.line}" if problem.line else problem.path
 
     def _of(self, owner: Declared) -> tuple[Plugin, ...]:
         return tuple(self._plugins.get(owner, ()))

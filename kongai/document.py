@@ -67,12 +67,22 @@ class Document:
 
     def problem(self, path: Path, message: str) -> Problem:
         """A problem at a path, with the line of the nearest value that is there."""
-        line = None
+        problem = Problem(path_text(path), message, self._line(path))
+        return _without(self._secrets, problem)
+
+    def place(self, path: Path) -> str:
+        """Where a value stands, for people: file and line, or else its path."""
+        line = self._line(path)
+        if line is None:
+            return path_text(path)
+        return f"{self.source}:{line}" if self.source else f"line {line}"
+
+    def _line(self, path: Path) -> int | None:
         for length in range(len(path), -1, -1):
             line = self._lines.get(path[:length])
             if line is not None:
-                break
-        return _without(self._secrets, Problem(path_text(path), message, line))
+                return line
+        return None
 
 
 def parse(

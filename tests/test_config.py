@@ -766,3 +766,18 @@ def test_any_text_loads_or_is_refused(text: str) -> None:
     assert (loaded is None) == bool(found)
     lines = [problem.line for problem in found if problem.line is not None]
     assert all(1 <= line <= len(text) + 1 for line in lines)
+
+
+def test_a_config_tells_where_its_parts_are_declared(tmp_path: Path) -> None:
+    path = tmp_path / "kong.yml"
+    path.write_text(
+        HEAD
+        + "services:\n- name: s\n  host: h\n  plugins:\n"
+        + "  - {name: file-log, config: {path: /tmp/a}}\n"
+    )
+    loaded = config.load_file(path)
+    (service,) = loaded.services
+    assert loaded.origins[service.id or ""] == f"{path}:3"
+    assert loaded.origins[service.plugins[0].id] == f"{path}:6"
+    data = {"_format_version": "3.0", "services": [{"name": "s", "host": "h"}]}
+    assert [*config.load_mapping(data).origins.values()] == ["services[0]"]
