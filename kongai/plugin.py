@@ -35,6 +35,8 @@ class Plugin:
         Config: a frozen `msgspec.Struct` with the plugin's settings, if it has any.
             Its fields are the keys of `config` in a file. A method `problems()` may
             yield pairs of a field's path and what is wrong with the whole.
+        authenticates: whether it may say who the consumer is; plugins behind it then
+            run with what is configured for that consumer.
         id: the plugin's id in records; given by the configuration.
         instance_name: a label of the user's own.
     """
@@ -42,6 +44,7 @@ class Plugin:
     name: ClassVar[str] = ""
     priority: ClassVar[int] = 0
     Config: ClassVar[type | None] = None
+    authenticates: ClassVar[bool] = False
 
     id: str = ""
     instance_name: str | None = None
@@ -81,6 +84,18 @@ class Plugin:
 
     def log(self, exchange: Exchange) -> None:
         """After the last byte, or when the client has gone; exactly once."""
+
+    def explain(self, exchange: Exchange) -> Iterable[tuple[str, str]]:
+        """What a person should know of it, for `kongai explain`.
+
+        Args:
+            exchange: a request that is only looked at; it has no body.
+
+        Returns:
+            Pairs of a topic and a text: ``upstream`` for where the request would go,
+            ``limit`` for what it must keep to.
+        """
+        return ()
 
     def init_worker(self) -> None:
         """When a server process starts, before its first request: load what is slow."""

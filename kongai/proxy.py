@@ -96,14 +96,14 @@ class Proxy:
         self.consumers = inventory.directory(consumers)
         self.services = tuple({id(s): s for _, s in pairs if s}.values())
         self.routes = tuple(route for route, _ in pairs)
-        self._router = Router(pairs)
-        self._plugins = Plugins(
+        self.router = Router(pairs)
+        self.scopes = Plugins(
             inventory.scoped(pairs, self.consumers, plugins), extra_plugins
         )
-        self._unmatched = self._plugins.chain()
+        self._unmatched = self.scopes.chain()
         for route, service in pairs:
             # What can't be used together shows now and not at the first request.
-            self._plugins.chain(route.id, service.id if service else None)
+            self.scopes.chain(route.id, service.id if service else None)
 
     @classmethod
     def from_config(
@@ -164,7 +164,7 @@ class Proxy:
     @property
     def plugins(self) -> tuple[Plugin, ...]:
         """Every plugin of the gateway, each once."""
-        return tuple({id(plugin): plugin for plugin in self._plugins}.values())
+        return tuple({id(plugin): plugin for plugin in self.scopes}.values())
 
     def init_worker(self) -> None:
         """Tell the plugins that a server process starts; a server calls this."""
@@ -183,7 +183,7 @@ class Proxy:
         self, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
-        exchange = self._begin(Request(environ))
+        exchange = self.routed(Request(environ))
         fallback = self._fallback_for(exchange)
         if fallback is not None:
             return fallback(environ, start_response)
@@ -212,14 +212,15 @@ class Proxy:
         """
         # flask.request is a stand-in that is gone by the time the body streams.
         current = getattr(request, "_get_current_object", None)
-        exchange = self._begin(current() if current else request)
+        exchange = self.routed(current() if current else request)
         fallback = self._fallback_for(exchange)
         if fallback is not None:
             return Response.from_app(fallback, exchange.request.environ)
         body = self._run(exchange)
         return answers.streamed(exchange, body)
 
-    def _begin(self, request: Request) -> Exchange:
+    def routed(self, request: Request) -> Exchange:
+        """Begin an exchange: the request, and the route it takes, if any does."""
         target = raw_target(request.environ)
         exchange = Exchange(
             request,
@@ -234,7 +235,7 @@ class Proxy:
         except BaseException as error:
             # It is raised again where there is a chain to record it.
             exchange.error = error
-        match = self._router.match(
+        match = self.router.match(
             request.method, exchange.host, exchange.path, exchange.headers
         )
         if match is not None and request.scheme not in match.route.protocols:
@@ -250,7 +251,7 @@ class Proxy:
 
     def _run(self, exchange: Exchange) -> Body:
         """Take an exchange from its route to the head of its answer."""
-        exchange.chain = self._plugins.chain(*_ids(exchange.match))
+        exchange.chain = self.scopes.chain(*_ids(exchange.match))
         try:
             try:
                 chunks = self._answer(exchange)
@@ -294,7 +295,7 @@ class Proxy:
     def _narrow(self, exchange: Exchange, done: int) -> None:
         assert exchange.consumer is not None
         scope = Scope(*_ids(exchange.match), exchange.consumer.id)
-        exchange.chain = self._plugins.narrowed(exchange.chain, done, scope)
+        exchange.chain = self.scopes.narrowed(exchange.chain, done, scope)
 
     def _failed(self, exchange: Exchange, error: Exception) -> Iterator[bytes]:
         """Say an error to the client, and go on with the later phases."""

@@ -89,6 +89,11 @@ class Plugins:
             yield from by_scope.values()
         yield from self._extra
 
+    def scope_of(self, plugin: Plugin) -> Scope:
+        """What a plugin of the gateway is for."""
+        by_scope = self._by_name.get(plugin.name, {})
+        return next((s for s, one in by_scope.items() if one is plugin), Scope())
+
     def chain(self, route: str | None = None, service: str | None = None) -> Chain:
         """The plugins for a route and its service, nobody being authenticated.
 

@@ -172,7 +172,18 @@ def test_a_url_is_short_for_four_fields(
 
 @pytest.mark.parametrize(
     "url",
-    ["", "h", "h:80", "/p", "//h/p", "ftp://h", "http://", "http:///p", "http://[::1"]
+    [
+        "",
+        "h",
+        "h:80",
+        "/p",
+        "///p",
+        "ftp://h",
+        " http://h",
+        "http://",
+        "http:///p",
+        "http://[::1",
+    ]
     + ["http://h:x", "http://h:99999"],
 )
 def test_what_is_no_url_is_refused_without_being_quoted(url: str) -> None:

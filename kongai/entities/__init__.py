@@ -16,4 +16,4 @@ STRUCTS = {
 }
 """The kinds of entities, by the name of their section in a file."""
 
-__all__ = ["STRUCTS", "Consumer", "KeyAuthCredential", "Route", "Service"]
+__all__ = ["Consumer", "KeyAuthCredential", "Route", "STRUCTS", "Service"]

@@ -44,6 +44,11 @@ class Endpoint:
         """The API's path for a request's path below the route."""
         return self._chat_path if chat else self._base + below_route
 
+    def url(self, path: str) -> str:
+        """Where a path of the API is, for people."""
+        scheme, host, port, _ = self._address
+        return f"{scheme}://{forwarding.bracketed(host)}:{port}{path}"
+
     def send(
         self, exchange: Exchange, call: Call
     ) -> Generator[UpstreamRequest, Attempt, None]:

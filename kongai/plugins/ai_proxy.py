@@ -83,6 +83,18 @@ class AIProxy(Plugin):
         if self.config.logging.log_statistics:
             pricing.load()
 
+    def explain(self, exchange: Exchange) -> Iterator[tuple[str, str]]:
+        """The provider's address, and how long a chat request may be."""
+        path = _below_route(exchange)
+        chat = self._is_chat(path)
+        yield "upstream", self._endpoint.url(self._endpoint.path(path, chat=chat))
+        limit = self.config.max_request_body_size
+        if chat and limit:
+            yield "limit", f"a body of {limit} bytes (max_request_body_size)"
+
+    def _is_chat(self, path: str) -> bool:
+        return path.rstrip("/") in ("", self.config.provider.chat_path)
+
     def access(self, exchange: Exchange) -> Response | None:
         """Check the request and find out what it asks for."""
         exchange.error_format = self._format
@@ -93,7 +105,7 @@ class AIProxy(Plugin):
         )
         if path == "" and request.method in ("GET", "HEAD") and empty:
             return _greeting()
-        chat = path.rstrip("/") in ("", self.config.provider.chat_path)
+        chat = self._is_chat(path)
         api_path = self._endpoint.path(path, chat=chat)
         call = Call(self.config.model.provider, api_path, chat)
         exchange.llm = call

@@ -131,7 +131,7 @@ NOT_HERE = "not available in this version of kongai"
         ("model", "claude", "model: expected a record"),
         ("model.name", "", "model.name: length must be at least 1"),
         ("model.name", 4, "model.name: expected a string"),
-        ("logging", [], "logging: expected a record"),
+        ("logging", [1], "logging: expected a record"),
         ("logging.log_everything", True, "logging.log_everything: unknown field"),
         (
             "loging",
@@ -243,7 +243,7 @@ def test_an_upstream_path_is_absolute() -> None:
         ("model.options.max_tokens", 256, "not written into native bodies"),
         ("model.options.temperature", 0.5, "not written into native bodies"),
         ("model.options.azure_instance", "x", "does not have"),
-        ("model.options.bedrock", {}, "does not have"),
+        ("model.options.bedrock", {"aws_region": "x"}, "does not have"),
         ("auth.aws_access_key_id", "x", f"AWS identities are {NOT_HERE}"),
         (
             "auth.gcp_use_service_account",
