@@ -14,11 +14,13 @@ from kongai._version import __version__
 from kongai.entities import Route, Service
 from kongai.errors import ConfigError, GatewayError, KongAIError, RequestRejected
 from kongai.exchange import Exchange
-from kongai.log import FileSink, LogSink, StreamSink
 from kongai.plugin import Plugin
 from kongai.plugins.ai_proxy import AIProxy
 from kongai.plugins.file_log import FileLog
+from kongai.plugins.http_log import HttpLog
+from kongai.plugins.tcp_log import TcpLog
 from kongai.proxy import Proxy
+from kongai.sinks import FileSink, LogSink, StreamSink
 
 __all__ = [
     "AIProxy",
@@ -27,6 +29,7 @@ __all__ = [
     "FileLog",
     "FileSink",
     "GatewayError",
+    "HttpLog",
     "KongAIError",
     "LogSink",
     "Plugin",
@@ -35,5 +38,6 @@ __all__ = [
     "Route",
     "Service",
     "StreamSink",
+    "TcpLog",
     "__version__",
 ]

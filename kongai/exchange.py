@@ -135,10 +135,12 @@ def milliseconds(start: float | None, end: float | None) -> int:
 class LogFields:
     """What plugins add to the record: Kong's ``kong.log.set_serialize_value``."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "line")
 
     def __init__(self) -> None:
         self._fields: list[tuple[str, Any]] = []
+        self.line: bytes | None = None
+        """The record as one logger wrote it, for the next; see `kongai.log.line`."""
 
     def set(self, path: str, value: Any) -> None:
         r"""Set a field of the record.
@@ -148,6 +150,7 @@ class LogFields:
             value: anything JSON can say; None removes the field.
         """
         self._fields.append((path, value))
+        self.line = None
 
     def apply(self, record: dict[str, Any]) -> None:
         """Write the fields into a record, in the order in which they were set."""

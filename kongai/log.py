@@ -1,19 +1,14 @@
-"""The record of an exchange, and where it goes.
+"""The record of an exchange.
 
 `serialize` turns an exchange into the record that Kong's log plugins write
-(``kong.log.serialize``); a sink takes records away. The two never know each other:
-the same record goes to a file, a socket or a list in a test.
+(``kong.log.serialize``). Where it goes is the business of sinks (`kongai.sinks`) and of
+the log plugins: the same record goes to a file, a socket or a list in a test.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import logging
-import os
-import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any
 from urllib.parse import unquote_plus
 
 from werkzeug.datastructures import Headers
@@ -22,139 +17,23 @@ from kongai import redact
 from kongai.entities import Consumer, Route, Service
 from kongai.exchange import Exchange, Try, milliseconds
 from kongai.incoming import received_headers
+from kongai.sinks import encode
 
 WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
 """The id of Kong's default workspace, the same in every Kong."""
 
 _MAX_LOGGED_HEADERS = 100
 _CLIENT_CLOSED_REQUEST = 499
-_logger = logging.getLogger("kongai")
 
 
-class LogSink(Protocol):
-    """Takes records away."""
+def line(exchange: Exchange) -> bytes:
+    """The record as a line of JSON, for the log phase.
 
-    def emit(self, record: dict[str, Any]) -> None:
-        """Take one record. It is the sink's own copy."""
-
-    def close(self) -> None:
-        """Write out what is held back, if anything, and let go."""
-
-
-class FileSink:
-    """Appends records to a file, one JSON line each.
-
-    A line is one `write` on a descriptor opened with O_APPEND, so that lines of several
-    processes don't mix. A file that can't be opened or written never hurts traffic: the
-    reason is logged, and the next record tries again. Directories are not created.
-
-    Args:
-        path: the file.
-        reopen: open the file anew for each record, as Kong's `reopen` does.
+    Loggers of one exchange share it: it is made again only when a field was set since.
     """
-
-    def __init__(self, path: str | os.PathLike[str], *, reopen: bool = False) -> None:
-        self.path = os.fspath(path)
-        self.reopen = reopen
-        self._descriptor: int | None = None
-        self._torn = False
-        self._lock = threading.Lock()
-
-    def emit(self, record: Mapping[str, Any]) -> None:
-        """Append the record; a failure is logged and not raised."""
-        line = encode(record)
-        with self._lock:
-            try:
-                if self._descriptor is None or self.reopen or self._moved():
-                    self._open()
-                self._write(line)
-            except OSError as error:
-                _logger.error(
-                    "failed to %s the file: %s (%s); the record is lost",
-                    "open" if self._descriptor is None else "write",
-                    error.strerror,
-                    self.path,
-                )
-                self._close()
-
-    def close(self) -> None:
-        """Close the file; a later record opens it again."""
-        with self._lock:
-            self._close()
-
-    def _moved(self) -> bool:
-        """Whether the path no longer names the open file: rotated, or deleted."""
-        assert self._descriptor is not None
-        try:
-            there = os.stat(self.path)
-        except FileNotFoundError:
-            return True
-        here = os.fstat(self._descriptor)
-        return (there.st_ino, there.st_dev) != (here.st_ino, here.st_dev)
-
-    def _open(self) -> None:
-        self._close()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-        self._descriptor = os.open(self.path, flags, 0o644)
-
-    def _write(self, line: bytes) -> None:
-        assert self._descriptor is not None
-        if self._torn:
-            line = b"\n" + line
-        written = os.write(self._descriptor, line)
-        self._torn = 0 < written < len(line)
-        if written < len(line):
-            # Half a record is of no use; the next one starts on a line of its own.
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-class StreamSink:
-    """Writes records to an open text stream, one JSON line each.
-
-    Args:
-        stream: for example ``sys.stdout``; it is not closed.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def emit(self, record: Mapping[str, Any]) -> None:
-        """Write the record and flush."""
-        self._stream.write(encode(record).decode())
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Flush; the stream stays open."""
-        self._stream.flush()
-
-
-def encode(record: Mapping[str, Any]) -> bytes:
-    """A record as one line of JSON, pure ASCII, with its line feed.
-
-    What JSON does not have, such as NaN or a date, becomes its text: a plugin's odd
-    value must not cost the record.
-    """
-    compact = (",", ":")
-    try:
-        text = json.dumps(record, separators=compact, allow_nan=False, default=str)
-    except (ValueError, TypeError):
-        text = json.dumps(_without_nan(record), separators=compact, default=str)
-    return text.encode("ascii") + b"\n"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and value - value != 0:
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return value
+    if exchange.log.line is None:
+        exchange.log.line = encode(serialize(exchange))
+    return exchange.log.line
 
 
 def serialize(exchange: Exchange) -> dict[str, Any]:

@@ -42,10 +42,11 @@ from kongai.exchange import (
     UpstreamResponse,
 )
 from kongai.incoming import client_headers, raw_target
-from kongai.log import LogSink, serialize
+from kongai.log import serialize
 from kongai.plugin import Plugin
 from kongai.router import Match, Router
 from kongai.scopes import Plugins, Scope, Scoped
+from kongai.sinks import LogSink
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

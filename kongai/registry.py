@@ -20,6 +20,8 @@ from kongai.plugin import Plugin
 _PLUGINS = {
     "ai-proxy": "kongai.plugins.ai_proxy:AIProxy",
     "file-log": "kongai.plugins.file_log:FileLog",
+    "http-log": "kongai.plugins.http_log:HttpLog",
+    "tcp-log": "kongai.plugins.tcp_log:TcpLog",
 }
 _FORMATS = {"anthropic": "kongai.llm.formats.anthropic"}
 

@@ -296,7 +296,7 @@ class _Adapter(HTTPAdapter):
         # names, and loading the authorities anew takes longer than an exchange.
         if host["scheme"] == "https":
             if verify not in self._contexts:
-                self._contexts[verify] = _ssl_context(verify)
+                self._contexts[verify] = tls_context(verify)
             options = {"ssl_context": self._contexts[verify]}
         return host, options
 
@@ -310,7 +310,12 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
-def _ssl_context(verify: bool | str) -> ssl.SSLContext:
+def tls_context(verify: bool | str) -> ssl.SSLContext:
+    """A client's TLS context that trusts requests' authorities.
+
+    Args:
+        verify: whether to verify certificates, or the path of a CA bundle.
+    """
     context = create_urllib3_context()
     if verify is False:
         context.check_hostname = False

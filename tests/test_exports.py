@@ -104,7 +104,7 @@ def test_the_search_for_docstrings_finds_what_there_is() -> None:
         "kongai.proxy.Proxy.handle",
         "kongai.proxy.Proxy.from_file",
         "kongai.exchange.Exchange.host",
-        "kongai.log.LogSink.emit",
+        "kongai.sinks.LogSink.emit",
         "kongai.testing.serve_live",
         "kongai.plugins.ai_proxy.AIProxy.access",
     } <= found

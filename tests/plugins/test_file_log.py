@@ -91,7 +91,7 @@ def test_fact_40_paths_that_are_accepted(path: str) -> None:
         ({"path": "/ab", "open": 1}, "open: unknown field; did you mean 'reopen'?"),
         (
             {"path": "/ab", "custom_fields_by_lua": {"a": "return 1"}},
-            "custom_fields_by_lua: kongai runs no Lua; add fields in the log phase",
+            "custom_fields_by_lua: kongai runs no Lua; use custom_fields",
         ),
     ],
 )

@@ -40,7 +40,8 @@ from kongai.errors import (
     UpstreamTruncated,
 )
 from kongai.exchange import Attempt, UpstreamRequest, UpstreamResponse
-from kongai.log import encode, serialize
+from kongai.log import serialize
+from kongai.sinks import encode
 from kongai.sse import Decoder, ServerSentEvent
 from kongai.testing import (
     EchoLLM,

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kongai import FileSink, LogSink, StreamSink
+from kongai.sinks import encode
+
+SECRET = "c4nary-5f1d"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("caf\xe9 世 🙂", "caf\xe9 世 🙂"),
+        ("a\nb\r\0\u2028", "a\nb\r\0\u2028"),
+        ("\ud83d", "\ud83d"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        ([1, {"x": float("inf")}, (2.5,)], [1, {"x": "inf"}, [2.5]]),
+        ({1: "a", "b": None}, {"1": "a", "b": None}),
+        (datetime(2026, 1, 2), "2026-01-02 00:00:00"),
+        (b"bytes", "b'bytes'"),
+        ({("a", 1): "x"}, {"('a', 1)": "x"}),
+        ([{"x"}], ["{'x'}"]),
+        (10**30, 10**30),
+    ],
+)
+def test_whatever_is_in_a_record_makes_one_line_of_json(
+    value: Any, expected: Any
+) -> None:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    line = encode({"a": 1, "b": value, "c": {"d": "e"}})
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    assert line.isascii()
+    found = json.loads(line, parse_constant=refuse)
+    assert found == {"a": 1, "b": expected, "c": {"d": "e"}}
+
+
+@contextmanager
+def sink(path: str | Path, **options: Any) -> Iterator[FileSink]:
+    made = FileSink(path, **options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def lines(path: Path) -> list[Any]:
+    text = path.read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+def test_a_file_gets_one_line_a_record(tmp_path: Path, reopen: bool) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"n":-1}\n')
+    with sink(path, reopen=reopen) as log:
+        for number in range(3):
+            log.emit({"n": number, "text": "a\nb"})
+    assert [record["n"] for record in lines(path)] == [-1, 0, 1, 2]
+
+
+def test_a_line_is_one_write_at_the_end_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    written: list[bytes] = []
+    real_open, real_write = os.open, os.write
+
+    def noting_open(path: str, flags: int, mode: int = 0o777) -> int:
+        opened.append(flags)
+        return real_open(path, flags, mode)
+
+    def noting_write(descriptor: int, data: bytes) -> int:
+        written.append(bytes(data))
+        return real_write(descriptor, data)
+
+    monkeypatch.setattr(os, "open", noting_open)
+    monkeypatch.setattr(os, "write", noting_write)
+    with sink(tmp_path / "a.json") as log:
+        log.emit({"n": 1, "long": "x" * 1_000_000})
+        log.emit({"n": 2})
+    wanted = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    assert [flags & wanted for flags in opened] == [wanted]
+    assert [data.count(b"\n") for data in written] == [1, 1]
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+@pytest.mark.parametrize("how", ["rotated", "deleted", "replaced"])
+def test_a_file_that_went_away_is_made_again(
+    tmp_path: Path, reopen: bool, how: str
+) -> None:
+    path, moved = tmp_path / "a.json", tmp_path / "a.json.1"
+    with sink(path, reopen=reopen) as log:
+        log.emit({"n": 1})
+        if how == "deleted":
+            path.unlink()
+        else:
+            path.rename(moved)
+        if how == "replaced":
+            path.touch()
+        log.emit({"n": 2})
+        log.emit({"n": 3})
+    assert lines(path) == [{"n": 2}, {"n": 3}]
+    assert how == "deleted" or lines(moved) == [{"n": 1}]
+
+
+def test_a_file_that_was_emptied_is_written_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with sink(path) as log:
+        log.emit({"n": 1})
+        os.truncate(path, 0)
+        log.emit({"n": 2})
+    assert lines(path) == [{"n": 2}]
+
+
+def test_a_closed_file_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with sink(path) as log:
+        log.emit({"n": 1})
+        log.close()
+        log.close()
+        log.emit({"n": 2})
+    assert lines(path) == [{"n": 1}, {"n": 2}]
+
+
+def test_a_directory_that_is_missing_is_not_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "logs" / "a.json"
+    with sink(path) as log:
+        log.emit({"n": 1, "key": SECRET})
+        assert list(tmp_path.iterdir()) == []
+        path.parent.mkdir()
+        log.emit({"n": 2})
+    assert lines(path) == [{"n": 2}]
+    [entry] = caplog.records
+    assert entry.levelname == "ERROR"
+    message = entry.getMessage()
+    assert message.startswith("failed to open the file: No such file or directory")
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.EACCES, "Permission denied"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.EMFILE, "Too many open files"),
+    ],
+)
+def test_a_file_that_can_not_be_opened_costs_only_its_records(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    text: str,
+) -> None:
+    def refuse(*args: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "a.json"
+    with sink(path) as log, monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        log.emit({"n": 1})
+        patch.undo()
+        log.emit({"n": 2})
+    assert lines(path) == [{"n": 2}]
+    assert f"failed to open the file: {text}" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_without_permission(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.json"
+    path.touch(mode=0o400)
+    with sink(path) as log:
+        log.emit({"n": 1})
+    assert path.read_text() == ""
+    assert "Permission denied" in caplog.text
+
+
+def test_a_directory_is_no_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sink(tmp_path) as log:
+        log.emit({"n": 1})
+    assert "Is a directory" in caplog.text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_a_full_disk_costs_only_its_records(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.json"
+    path.symlink_to("/dev/full")
+    with sink(path) as log:
+        log.emit({"n": 1})
+        log.emit({"n": 2})
+        assert caplog.text.count("No space left on device") == 2
+        path.unlink()
+        log.emit({"n": 3})
+    assert lines(path) == [{"n": 3}]
+
+
+def test_half_a_line_spoils_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that fills up within a line, and has room again later."""
+    path = tmp_path / "a.json"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with sink(path) as log:
+        log.emit({"n": 1})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+        try:
+            log.emit({"n": 2, "text": "x" * 100})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        log.emit({"n": 3})
+        log.emit({"n": 4})
+    found = path.read_text().splitlines()
+    assert [found[0], *found[-2:]] == ['{"n":1}', '{"n":3}', '{"n":4}']
+    assert "the record is lost" in caplog.text
+
+
+def test_records_of_many_threads_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    start = threading.Barrier(40)
+
+    def work(log: FileSink, worker: int) -> None:
+        start.wait(5)
+        for number in range(5):
+            log.emit({"worker": worker, "n": number, "text": "x" * 5000})
+
+    # Two sinks stand for two processes that share the file.
+    with sink(path) as one, sink(path, reopen=True) as two:
+        threads = [
+            threading.Thread(target=work, args=((one, two)[n % 2], n))
+            for n in range(40)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    found = sorted((record["worker"], record["n"]) for record in lines(path))
+    assert found == [(worker, n) for worker in range(40) for n in range(5)]
+
+
+def test_a_new_file_is_not_for_everybody_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    old = os.umask(0)
+    try:
+        with sink(path) as log:
+            log.emit({"n": 1})
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o022 == 0
+
+
+def test_a_stream_gets_lines_and_stays_open() -> None:
+    stream = io.StringIO()
+    log: LogSink = StreamSink(stream)
+    log.emit({"a": "é"})
+    log.emit({"b": 1})
+    log.close()
+    assert stream.getvalue() == '{"a":"\\u00e9"}\n{"b":1}\n'
+    assert not stream.closed
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_up_traffic(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    sink = FileSink(path)
+    sink.emit({"a": 1})
+    assert "failed to" in caplog.text
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        sink.emit({"a": 2})
+        assert os.read(reader, 100) == b'{"a":2}\n'
+        for _ in range(100):
+            sink.emit({"a": "x" * 10_000})
+    finally:
+        sink.close()
+        os.close(reader)
