@@ -19,7 +19,13 @@ from kongai.plugin import Plugin
 
 _PLUGINS = {
     "ai-proxy": "kongai.plugins.ai_proxy:AIProxy",
+    "correlation-id": "kongai.plugins.correlation_id:CorrelationId",
     "file-log": "kongai.plugins.file_log:FileLog",
+    "key-auth": "kongai.plugins.key_auth:KeyAuth",
+    "request-size-limiting": (
+        "kongai.plugins.request_size_limiting:RequestSizeLimiting"
+    ),
+    "request-termination": "kongai.plugins.request_termination:RequestTermination",
 }
 _FORMATS = {"anthropic": "kongai.llm.formats.anthropic"}
 
