@@ -6,7 +6,6 @@ whole milliseconds, `Via`, `Server`, and the request's id.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 
@@ -15,10 +14,9 @@ from werkzeug.wrappers import Response
 
 from kongai import forwarding
 from kongai.entities import Route
+from kongai.error_bodies import JSON, accepted, error_body
 from kongai.errors import GatewayError, HTTPSRequired
 from kongai.exchange import Exchange, UpstreamResponse
-
-_JSON = "application/json; charset=utf-8"
 
 
 def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
@@ -56,6 +54,9 @@ def own(exchange: Exchange, response: Response) -> Iterator[bytes]:
         text = response.get_data()
         response.headers["Content-Length"] = str(len(text))
         chunks = iter((text,))
+    if response.status_code in (204, 304):
+        # As with the upstream's: no length where there is no body.
+        response.headers.pop("Content-Length", None)
     _add_kong_headers(exchange, response)
     exchange.response = response
     exchange.to_close.append(response.close)
@@ -83,11 +84,12 @@ def failure(exchange: Exchange, error: GatewayError) -> Iterator[bytes]:
         text = exchange.error_format.error_body(
             error.status, error.message, exchange.id
         )
-        kind = _JSON
+        kind: str | None = JSON
     else:
-        kind, text = _in_kongs_format(exchange, error.message)
+        accept = accepted(exchange.request.headers, error)
+        kind, text = error_body(error.message, exchange.id, accept)
     status = f"{error.status} {forwarding.reason_phrase(error.status)}"
-    response = Response(text, status=status, content_type=kind)
+    response = _Relayed(text, status=status, content_type=kind)
     response.headers["Content-Length"] = str(len(text))
     response.headers.extend(error.headers)
     _add_kong_headers(exchange, response)
@@ -106,18 +108,6 @@ def https_required(exchange: Exchange, route: Route) -> HTTPSRequired:
         location = f"https://{exchange.host}{mount}{exchange.target}"
         error.headers = (("Location", location),)
     return error
-
-
-def _in_kongs_format(exchange: Exchange, message: str) -> tuple[str, bytes]:
-    """Kong's own error body: JSON unless the client prefers plain text."""
-    kinds = ("application/json", "text/plain")
-    accepted = exchange.request.accept_mimetypes.best_match(kinds, kinds[0])
-    if accepted == "text/plain":
-        text = f"{message}\nrequest_id: {exchange.id}\n"
-        return "text/plain; charset=utf-8", text.encode()
-    said = json.dumps(message, ensure_ascii=False)
-    text = f'{{\n  "message":{said},\n  "request_id":"{exchange.id}"\n}}'
-    return _JSON, text.encode()
 
 
 def _add_kong_headers(exchange: Exchange, response: Response) -> None:

@@ -12,12 +12,16 @@ import logging
 import socket
 import struct
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+from werkzeug.datastructures import Headers
+
 from kongai import http1
+from kongai.error_bodies import accepted, error_body
 from kongai.errors import (
     AnswerCut,
     ClientGone,
@@ -25,7 +29,7 @@ from kongai.errors import (
     ServerStopping,
     whereabouts,
 )
-from kongai.forwarding import reason_phrase
+from kongai.forwarding import SERVER, reason_phrase
 from kongai.incoming import origin_form
 
 if TYPE_CHECKING:
@@ -310,11 +314,15 @@ class _Answer:
         self.keep_alive = self._chunked = False
         if self._head_sent:
             return
-        text = f'{{\n  "message":"{error.message}"\n}}'.encode()
+        request_id = uuid.uuid4().hex
+        accept = accepted(Headers(self._message.headers), error)
+        kind, text = error_body(error.message, request_id, accept)
         self._status = f"{error.status} {reason_phrase(error.status)}"
-        self._headers = [
-            ("Content-Type", "application/json; charset=utf-8"),
+        self._headers = [("Content-Type", kind)] if kind is not None else []
+        self._headers += [
             ("Content-Length", str(len(text))),
+            ("Server", SERVER),
+            ("X-Kong-Request-Id", request_id),
         ]
         self.flush(text)
 

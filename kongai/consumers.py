@@ -17,8 +17,8 @@ class Consumers:
     def __init__(self, consumers: Iterable[Consumer] = ()) -> None:
         self._all = tuple(consumers)
         self._by_name: dict[str, Consumer] = {}
-        # Kong looks a name up as an id, then as a username, then as a custom id.
-        for field in ("id", "username", "custom_id"):
+        # Kong looks a name up as an id, then as a username; a custom id is no name.
+        for field in ("id", "username"):
             for consumer in self._all:
                 name = getattr(consumer, field)
                 if name is not None:
@@ -34,7 +34,7 @@ class Consumers:
         return iter(self._all)
 
     def find(self, name: str) -> Consumer | None:
-        """The consumer with this id, username or custom id."""
+        """The consumer with this id or username."""
         return self._by_name.get(name)
 
     def by_key(self, key: str) -> tuple[Consumer, KeyAuthCredential] | None:

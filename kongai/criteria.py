@@ -109,13 +109,19 @@ def check_route_header(name: str, values: Sequence[str]) -> Iterator[str]:
             "cannot contain 'host' header, which must be specified in the 'hosts' "
             "attribute"
         )
-    elif not _HEADER_NAME.fullmatch(name):
+    else:
+        yield from check_header_name(name)
+    if is_regex_value(values):
+        yield from _pattern(values[0][2:])
+
+
+def check_header_name(name: str) -> Iterator[str]:
+    """Check the name of a header."""
+    if not _HEADER_NAME.fullmatch(name):
         yield (
             f"bad header name '{name}', allowed characters are A-Z, a-z, 0-9, '_', "
             "and '-'"
         )
-    if is_regex_value(values):
-        yield from _pattern(values[0][2:])
 
 
 def check_service_host(host: str) -> Iterator[str]:

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from werkzeug.datastructures import Headers
 
 from kongai.consumers import NOBODY, Consumers
-from kongai.errors import BodyIncomplete, KongAIError, UpstreamError
+from kongai.errors import (
+    BodyIncomplete,
+    KongAIError,
+    RequestRejected,
+    UpstreamError,
+)
 from kongai.incoming import body_stream
 from kongai.plugin import NO_PLUGINS, Chain, Plugin
 
@@ -189,6 +194,9 @@ class Exchange:
     """Path and query as the client wrote them, below the mount point if any."""
     path: str = "/"
     """The normalised path that routing looks at."""
+    query: str | None = field(init=False)
+    """The raw query string, None when there is no question mark. What a plugin changes
+    here goes upstream; the target stays what the client wrote."""
     headers: Headers = field(default_factory=Headers)
     """The request's headers, in the client's order and spelling. What a plugin changes
     here goes upstream and shows in the record."""
@@ -209,6 +217,8 @@ class Exchange:
     """The request's body once `read_body` has read it."""
     body_size: int = 0
     """Bytes of the request's body read so far."""
+    body_limits: list[tuple[int, RequestRejected]] = field(default_factory=list)
+    """The most bytes that the body may have, and the refusal of more."""
     error_format: ErrorFormat | None = None
     """The client's format, when a plugin knows it; None says errors in Kong's."""
     llm: Call | None = None
@@ -237,6 +247,10 @@ class Exchange:
 
     to_close: list[Callable[[], None]] = field(default_factory=list)
     """What is to be closed by name when the exchange ends, however it ends."""
+
+    def __post_init__(self) -> None:
+        _, mark, query = self.target.partition("?")
+        self.query = query if mark else None
 
     def let_go(self) -> None:
         """Close the upstream's answer, or a plugin's, if that was not done yet."""
@@ -278,12 +292,6 @@ class Exchange:
         """The Host header without its port."""
         return _PORT.sub("", self.host)
 
-    @property
-    def query(self) -> str | None:
-        """The raw query string; None when there is no question mark."""
-        _, mark, query = self.target.partition("?")
-        return query if mark else None
-
     def read_body(self, limit: int | None = None) -> bytes:
         """Read the whole request body, once.
 
@@ -306,11 +314,28 @@ class Exchange:
             self.body = b"".join(pieces)
         return self.body
 
+    def limit_body(self, limit: int, refusal: RequestRejected) -> None:
+        """Refuse the body once more than this has come, whoever reads it.
+
+        It need not be read for that: what goes upstream unread is counted on the way.
+
+        Args:
+            limit: the most bytes.
+            refusal: what is raised where the body is read.
+
+        Raises:
+            RequestRejected: the refusal, if so much was announced or read already.
+        """
+        if max(self.body_size, self.request.content_length or 0) > limit:
+            raise refusal
+        self.body_limits.append((limit, refusal))
+
     def stream_body(self) -> Iterator[bytes]:
         """Yield the request's body as it comes, without keeping it.
 
         Raises:
             BodyIncomplete: the client left before its body had come.
+            RequestRejected: there is more of it than a plugin allows.
         """
         stream = body_stream(self.request)
         # Where the server can, take what has come instead of waiting for a whole piece.
@@ -329,6 +354,9 @@ class Exchange:
                     raise self._stopped_short()
                 return
             self.body_size += len(piece)
+            for most, refusal in self.body_limits:
+                if self.body_size > most:
+                    raise refusal
             yield piece
 
     def _stopped_short(self) -> Exception:

@@ -50,6 +50,14 @@ _SET_BY_US = frozenset(
         "x-real-ip",
     }
 )
+# Where nginx has other words than the standard, which has changed them meanwhile.
+_PHRASES = {
+    405: "Not Allowed",
+    413: "Request Entity Too Large",
+    414: "Request-URI Too Large",
+    503: "Service Temporarily Unavailable",
+    504: "Gateway Time-out",
+}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -129,7 +137,9 @@ def bracketed(host: str) -> str:
 
 
 def reason_phrase(status: int) -> str:
-    """The standard reason phrase of a status, or `Unknown`."""
+    """The reason phrase of a status: nginx's, the standard one, or `Unknown`."""
+    if status in _PHRASES:
+        return _PHRASES[status]
     try:
         return HTTPStatus(status).phrase
     except ValueError:

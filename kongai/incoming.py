@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 
 from werkzeug.datastructures import Headers
 
@@ -94,6 +94,16 @@ def named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
         if header.lower() == "connection"
         for name in value.split(",")
     }
+
+
+def query_arguments(query: str) -> dict[str, list[str | bool]]:
+    """The arguments of a query string, decoded; one without a value is True."""
+    found: dict[str, list[str | bool]] = {}
+    for part in filter(None, query.split("&")):
+        name, equals, value = part.partition("=")
+        values = found.setdefault(unquote_plus(name), [])
+        values.append(unquote_plus(value) if equals else True)
+    return found
 
 
 # They say where a request goes and where it ends, and have no sense in `Connection`.

@@ -55,9 +55,9 @@ def serialize(exchange: Exchange) -> dict[str, Any]:
     }
     if exchange.match is not None:
         record["tries"] = [_try(attempt) for attempt in exchange.tries]
-        record["route"] = _route(exchange.match.route, exchange.match.service)
+        record["route"] = route_fields(exchange.match.route, exchange.match.service)
         if exchange.match.service is not None:
-            record["service"] = _entity(exchange.match.service)
+            record["service"] = entity_fields(exchange.match.service)
     if exchange.consumer is not None:
         record["consumer"] = _fields(exchange.consumer)
     if exchange.credential is not None:
@@ -83,7 +83,7 @@ def _request(exchange: Exchange) -> dict[str, Any]:
         "method": request.method,
         "uri": uri,
         "url": f"{request.scheme}://{exchange.host_name}:{port}{uri}",
-        "querystring": _querystring(exchange.query or "", also),
+        "querystring": _querystring(target.partition("?")[2], also),
         "headers": _headers(exchange.sent_headers or exchange.headers, exchange),
         "size": len(line) + _head_size(head) + exchange.body_size,
     }
@@ -120,8 +120,18 @@ def _headers(headers: Headers, exchange: Exchange) -> dict[str, Any]:
     also = exchange.secret_names
     logged: dict[str, Any] = {}
     for name, value in list(headers)[:_MAX_LOGGED_HEADERS]:
-        _gather(logged, name.lower(), redact.header_value(name, value, also))
+        _gather(logged, name.lower(), redact.header_value(name, _decoded(value), also))
     return logged
+
+
+def _decoded(value: str) -> str:
+    """A header's value as UTF-8 if it is that; servers read every byte as Latin-1."""
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _gather(fields: dict[str, Any], name: str, value: Any) -> None:
@@ -180,8 +190,9 @@ def _try(attempt: Try) -> dict[str, Any]:
 _NOT_LOGGED = {"url", "routes", "plugins", "keyauth_credentials"}
 
 
-def _route(route: Route, service: Service | None) -> dict[str, Any]:
-    entity = _entity(route)
+def route_fields(route: Route, service: Service | None) -> dict[str, Any]:
+    """A route as records have it."""
+    entity = entity_fields(route)
     if service is not None:
         entity["service"] = {"id": service.id}
     return entity
@@ -194,7 +205,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _entity(entity: Service | Route) -> dict[str, Any]:
+def entity_fields(entity: Service | Route) -> dict[str, Any]:
+    """A service or a route as records have it, without what belongs to it."""
     return {**_fields(entity), "ws_id": WORKSPACE}
 
 

@@ -19,8 +19,14 @@ from kongai.plugin import Plugin
 
 _PLUGINS = {
     "ai-proxy": "kongai.plugins.ai_proxy:AIProxy",
+    "correlation-id": "kongai.plugins.correlation_id:CorrelationId",
     "file-log": "kongai.plugins.file_log:FileLog",
     "http-log": "kongai.plugins.http_log:HttpLog",
+    "key-auth": "kongai.plugins.key_auth:KeyAuth",
+    "request-size-limiting": (
+        "kongai.plugins.request_size_limiting:RequestSizeLimiting"
+    ),
+    "request-termination": "kongai.plugins.request_termination:RequestTermination",
     "tcp-log": "kongai.plugins.tcp_log:TcpLog",
 }
 _FORMATS = {"anthropic": "kongai.llm.formats.anthropic"}

@@ -83,6 +83,25 @@ def load(
     return cast("T", found)
 
 
+def settings(kind: type[T], given: T | None, fields: Mapping[str, Any]) -> T:
+    """The settings of a plugin that is made by hand.
+
+    Args:
+        kind: the struct of its settings.
+        given: they themselves, or None for
+        fields: their keys and values, as a file has them.
+
+    Raises:
+        ConfigError: with every problem of the fields.
+        TypeError: both were given.
+    """
+    if given is None:
+        return load(kind, fields)
+    if fields:
+        raise TypeError("a plugin takes its settings or their fields, not both")
+    return given
+
+
 def read(
     kind: type[T],
     data: Any,
