@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import example, given, settings, strategies as st
 from werkzeug.test import Client
 
@@ -231,185 +232,14 @@ plugins:
     ]
 
 
-AGAIN = (
-    "uniqueness violation: plugin 'file-log' already declared for this gateway (line 3)"
-)
-NO_LUA = (
-    "plugin 'pre-function' is not available in this version of kongai; "
-    "kongai runs no Lua; write a plugin of your own in Python"
-)
-KEY_TWICE = (
-    "uniqueness violation: 'keyauth_credentials' entity with key set to a value that "
-    "is already declared"
-)
+CASES = yaml.safe_load((Path(__file__).parent / "cases" / "config.yml").read_text())
 
 
-def twice(section: str, field: str, value: str) -> str:
-    return (
-        f"uniqueness violation: '{section}' entity with {field} set to '{value}' "
-        "already declared"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "path", "message"),
-    [
-        ("services: []", "_format_version", "required field missing"),
-        (
-            "_format_version: 3.0",
-            "_format_version",
-            "expected a string; put it in quotes",
-        ),
-        (HEAD + "services: {a: b}", "services", "expected an array"),
-        (HEAD + "services: [a]", "services[0]", "expected a record"),
-        (HEAD + "routes: [null]", "routes[0]", "expected a record"),
-        (HEAD + "5: x", "[5]", "unknown field"),
-        (HEAD + "'': x", "''", "unknown field"),
-        (
-            HEAD + "_info: {defaults: {sevice: {retries: 1}}}",
-            "_info.defaults.sevice",
-            "unknown field",
-        ),
-        (
-            HEAD + "_info: {select_tags: a}",
-            "_info.select_tags",
-            "expected an array",
-        ),
-        (HEAD + "_transform: x", "_transform", "expected a boolean"),
-        (HEAD + "_plugin_configs: x", "_plugin_configs", "expected a map"),
-        (
-            HEAD + "plugins: [{name: file-log, _config: none, config: {path: /a}}]",
-            "plugins[0]._config",
-            "there is no 'none' in '_plugin_configs'",
-        ),
-        (
-            HEAD + "services: [{name: a, host: h}, {name: a, host: h}]",
-            "services[1].name",
-            twice("services", "name", "a"),
-        ),
-        (
-            HEAD + "services: [{name: a, host: h, routes: [{name: r, paths: [/]}]}]\n"
-            "routes: [{name: r, paths: [/]}]",
-            "routes[0].name",
-            twice("routes", "name", "r"),
-        ),
-        (
-            HEAD + f"routes: [{{id: {ID}, paths: [/]}}, {{id: {ID}, paths: [/]}}]",
-            "routes[1].id",
-            twice("routes", "id", ID),
-        ),
-        (
-            HEAD + "plugins:\n- {name: file-log, instance_name: i, config: {path: /a}}"
-            "\n- {name: ai-proxy, instance_name: i, enabled: false, config: {}}",
-            "plugins[1].instance_name",
-            twice("plugins", "instance_name", "i"),
-        ),
-        (
-            HEAD + "plugins:\n- {name: file-log, config: {path: /a}}\n"
-            "- {name: file-log, config: {path: /b}}",
-            "plugins[1]",
-            AGAIN,
-        ),
-        (
-            HEAD + "services: [{id: x, host: h}]",
-            "services[0].id",
-            "expected a valid UUID",
-        ),
-        (
-            HEAD + "plugins: [{name: file-log, config: /a}]",
-            "plugins[0].config",
-            "expected a record",
-        ),
-        (
-            HEAD + "plugins: [{name: file-log}]",
-            "plugins[0].config.path",
-            "required field missing",
-        ),
-        (
-            HEAD + "plugins: [{name: zzz}]",
-            "plugins[0].name",
-            "plugin 'zzz' not enabled; kongai does not have it",
-        ),
-        (
-            HEAD + "plugins: [{name: acl}]",
-            "plugins[0].name",
-            "plugin 'acl' is not available in this version of kongai",
-        ),
-        (
-            HEAD + "plugins: [{name: pre-function}]",
-            "plugins[0].name",
-            NO_LUA,
-        ),
-        (
-            HEAD + "routes: [{sources: [{ip: 10.0.0.1}]}]",
-            "routes[0].sources",
-            "not available in this version of kongai",
-        ),
-        (
-            HEAD + "services: [{name: s, url: tcp://h:9}]",
-            "services[0].url",
-            "'tcp' is not available in this version of kongai; it has: http, https",
-        ),
-        (
-            HEAD + "services: [{name: s, url: ' http://h'}]",
-            "services[0].url",
-            "expected an http or https URL with a host",
-        ),
-        (
-            HEAD + "services: [{name: s, host: h, protocol: grpc}]",
-            "services[0].protocol",
-            "'grpc' is not available in this version of kongai; it has: http, https",
-        ),
-        (
-            HEAD + "services: [{name: s, host: h, enabled: null}]",
-            "services[0].enabled",
-            "required field missing",
-        ),
-        (
-            HEAD + "consumers: [{tags: [a]}]",
-            "consumers[0]",
-            "at least one of these fields must be non-empty: 'custom_id', 'username'",
-        ),
-        (
-            HEAD + "consumers: [{username: a, custom_id: x}, {custom_id: x}]",
-            "consumers[1].custom_id",
-            twice("consumers", "custom_id", "x"),
-        ),
-        (
-            HEAD
-            + "consumers: [{username: a, keyauth_credentials: [{key: k}, {key: k}]}]",
-            "consumers[0].keyauth_credentials[1].key",
-            KEY_TWICE,
-        ),
-        (
-            HEAD + "keyauth_credentials: [{key: k}]",
-            "keyauth_credentials[0].consumer",
-            "required field missing",
-        ),
-        (
-            HEAD + "consumers: [{username: a, keyauth_credentials: [{consumer: b}]}]",
-            "consumers[0].keyauth_credentials[0].consumer",
-            "value must be null",
-        ),
-        (
-            HEAD + "routes: [{paths: [/], service: nope}]",
-            "routes[0].service",
-            "invalid reference 'service: nope' (no such entry in 'services')",
-        ),
-        (
-            HEAD + "routes: [{paths: [/], service: {id: nope}}]",
-            "routes[0].service",
-            "invalid reference 'service: nope' (no such entry in 'services')",
-        ),
-        (
-            HEAD + "plugins: [{name: file-log, route: [r], config: {path: /a}}]",
-            "plugins[0].route",
-            "expected a name or an id, alone or as {name: ...} or {id: ...}",
-        ),
-    ],
-)
-def test_what_is_refused(text: str, path: str, message: str) -> None:
-    assert (path, message) in [found[1:] for found in problems(text)]
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["at"])
+def test_what_is_refused(case: dict[str, Any]) -> None:
+    head = HEAD if case.get("version", True) else ""
+    found = [found[1:] for found in problems(head + case["file"])]
+    assert (case["at"], case["says"]) in found
 
 
 @pytest.mark.parametrize(

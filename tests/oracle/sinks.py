@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any
 
 import yaml
-from tests.live.upstream import JSON, Connection, FakeUpstream, Request
-from tests.live.waiting import wait_until
 
 from kongai import Proxy
+from tests.live.upstream import JSON, Connection, FakeUpstream, Request
+from tests.live.waiting import wait_until
 
 from .gateway import LiveGateway
 
