@@ -21,7 +21,9 @@ T = TypeVar("T")
 _NAME = re.compile(
     "key|token(?!s)|secret|auth|cookie|passw|credential|signature", re.IGNORECASE
 )
-_HARMLESS = frozenset({"idempotency-key", "x-cache-key"})
+_HARMLESS = frozenset(
+    {"idempotency-key", "proxy-authenticate", "www-authenticate", "x-cache-key"}
+)
 # In the text of a JSON value: one starts after an escape such as \n too, and ends
 # before a quote or a backslash.
 _VALUE = re.compile(
