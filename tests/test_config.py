@@ -287,9 +287,9 @@ def twice(section: str, field: str, value: str) -> str:
             "required field missing",
         ),
         (
-            HEAD + "plugins: [{name: key-auth}]",
+            HEAD + "plugins: [{name: basic-auth}]",
             "plugins[0].name",
-            "plugin 'key-auth' not enabled; kongai does not have it",
+            "plugin 'basic-auth' not enabled; kongai does not have it",
         ),
         (
             HEAD + "services: [{host: h, tls_verify_depth: 2}]",
