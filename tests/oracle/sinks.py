@@ -157,7 +157,7 @@ def _without_lua(document: dict[str, Any]) -> dict[str, Any]:
         lua = plugin["config"].pop("custom_fields_by_lua", None)
         if lua is not None:
             plugin["config"]["custom_fields"] = {
-                name: _LUA.get(code, code) for name, code in lua.items()
+                name: _LUA.get(code, {"header": "x-none"}) for name, code in lua.items()
             }
     return document
 
