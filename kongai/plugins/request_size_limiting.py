@@ -51,7 +51,7 @@ class RequestSizeLimiting(Plugin):
         """Look at the length, or have the body counted as it comes."""
         headers = exchange.headers
         chunked = "chunked" in headers.get("transfer-encoding", "").lower()
-        unknown = exchange.request.content_length is None and not chunked
+        unknown = "content-length" not in headers and not chunked
         if unknown and self.config.require_content_length:
             raise RequestRejected(
                 "A valid Content-Length header is required",

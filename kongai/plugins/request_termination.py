@@ -185,6 +185,6 @@ def _shown_body(exchange: Exchange) -> dict[str, Any]:
         ) from error
     shown: dict[str, Any] = {"raw_body": body.decode("utf-8", "replace")}
     if exchange.request.mimetype == "application/json":
-        with suppress(msgspec.DecodeError, RecursionError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             shown["body"] = msgspec.json.decode(body)
     return shown
