@@ -297,8 +297,8 @@ def twice(section: str, field: str, value: str) -> str:
             "not available in this version of kongai",
         ),
         (
-            HEAD + "routes: [{snis: [a.example]}]",
-            "routes[0].snis",
+            HEAD + "routes: [{sources: [{ip: 10.0.0.1}]}]",
+            "routes[0].sources",
             "not available in this version of kongai",
         ),
         (
