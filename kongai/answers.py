@@ -29,6 +29,8 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
     headers["Via"] = forwarding.appended_via(headers)
     headers.setdefault("Server", forwarding.SERVER)
     headers["X-Kong-Request-Id"] = exchange.id
+    for cookie in exchange.set_cookies:
+        headers.add("Set-Cookie", cookie)
     if upstream.status in (204, 304):
         # Servers refuse a length where there is no body (RFC 9110, section 8.6).
         headers.pop("Content-Length", None)

@@ -6,35 +6,39 @@ talks to the network is the proxy's. So a test drives a policy with `next` and `
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice, repeat
 from typing import NamedTuple
 
 from werkzeug.datastructures import Headers
 
 from kongai import forwarding
 from kongai.entities import Service
-from kongai.errors import NoServiceFound
+from kongai.errors import NoPeer, NoServiceFound
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
+from kongai.load_balancing import LoadBalancer, Peer, Turn, hash_key
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
 
 
 def retrying(
-    request: UpstreamRequest, retries: int
+    requests: Iterable[UpstreamRequest], retries: int
 ) -> Generator[UpstreamRequest, Attempt, None]:
-    """Try one address, and again after a failure of transport, as Kong's service does.
+    """Try, and try again after a failure of transport, as Kong's service does.
 
     A request that may have reached the upstream is repeated only if its method is
     idempotent: a prompt sent twice is billed twice. A body that is being streamed is
     not sent again, for its beginning is gone.
 
     Args:
-        request: what to send.
+        requests: what to send, time and again: the next one is asked for after the one
+            before has failed.
         retries: how many more tries after the first.
     """
-    streamed = request.body is not None and not isinstance(request.body, bytes)
-    for _ in range(retries + 1):
+    for request in islice(requests, retries + 1):
+        streamed = request.body is not None and not isinstance(request.body, bytes)
         attempt = yield request
         if attempt.error is None or attempt.error.hopeless:
             return
@@ -69,12 +73,28 @@ def forward(
             when None.
         body: the body as this upstream is to get it; the exchange's when None.
     """
-    service = exchange.service or _NO_SERVICE
     exchange.sent_headers = headers
-    head = forwarding.request_headers(
-        exchange, exchange.headers if headers is None else headers, address.host_header
+    request = _request(
+        exchange,
+        address,
+        target,
+        exchange.headers if headers is None else headers,
+        body,
     )
-    request = UpstreamRequest(
+    service = exchange.service or _NO_SERVICE
+    yield from retrying(repeat(request), service.retries)
+
+
+def _request(
+    exchange: Exchange,
+    address: Address,
+    target: str,
+    headers: Headers,
+    body: bytes | None = None,
+) -> UpstreamRequest:
+    service = exchange.service or _NO_SERVICE
+    head = forwarding.request_headers(exchange, headers, address.host_header)
+    return UpstreamRequest(
         method=exchange.request.method,
         scheme=address.scheme,
         host=address.host,
@@ -89,7 +109,6 @@ def forward(
         read_timeout=service.read_timeout / 1000,
         verify=service.tls_verify is not False,
     )
-    yield from retrying(request, service.retries)
 
 
 _NO_SERVICE = Service()
@@ -100,6 +119,7 @@ def to_service(exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
 
     Raises:
         NoServiceFound: the route has none.
+        NoPeer: the service's upstream has no target.
     """
     match, service = exchange.match, exchange.service
     if match is None or service is None or service.host is None:
@@ -112,4 +132,33 @@ def to_service(exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
         if match.route.preserve_host
         else forwarding.host_header(scheme, host, port)
     )
-    yield from forward(exchange, Address(scheme, host, port, host_header), target)
+    address = Address(scheme, host, port, host_header)
+    shared = exchange.upstreams.get(host)
+    if shared is None:
+        yield from forward(exchange, address, target)
+        return
+    request = _request(exchange, address, target, exchange.headers)
+    yield from retrying(_among(shared, exchange, request), service.retries)
+
+
+def _among(
+    shared: LoadBalancer, exchange: Exchange, request: UpstreamRequest
+) -> Iterator[UpstreamRequest]:
+    """The request, addressed to one target after the other."""
+    assert exchange.match is not None
+    keep_host = exchange.match.route.preserve_host
+    key = hash_key(shared.upstream, exchange)
+    tried: list[Peer] = []
+    turn = Turn(shared)
+    # However the exchange ends, the target is then free of it.
+    exchange.to_close.append(turn.end)
+    while True:
+        peer = turn.next(key, tried)
+        if peer is None:
+            raise NoPeer
+        tried.append(peer)
+        given = replace(request, host=peer.host, port=peer.port)
+        if not keep_host:
+            host = ("Host", shared.host_header(request.scheme, peer))
+            given.headers = [host if h[0] == "Host" else h for h in request.headers]
+        yield given

@@ -18,13 +18,13 @@ import msgspec
 from kongai import inventory
 from kongai.declaration import CHILDREN, PARENTS, Declared, flatten
 from kongai.document import Document, parse
-from kongai.entities import Consumer, KeyAuthCredential, Route, Service
+from kongai.entities import STRUCTS, Consumer, Route, Service, Upstream
 from kongai.entities.service import url_parts
 from kongai.errors import ConfigError, Problem
 from kongai.identity import plugin_id, target_key
 from kongai.plugin import Plugin
 from kongai.plugin_entries import make, read_entry
-from kongai.schema import Path, read
+from kongai.schema import Path, check, read
 from kongai.scopes import Scope, Scoped
 
 
@@ -39,6 +39,8 @@ class Config(msgspec.Struct, frozen=True):
     """Plugins for everything, or each with what it is for."""
     consumers: tuple[Consumer, ...] = ()
     """Each with its credentials and plugins."""
+    upstreams: tuple[Upstream, ...] = ()
+    """Each with its targets."""
     origins: Mapping[str, str] = {}
     """Where each entity and plugin was declared, by its id, for people to read."""
 
@@ -89,12 +91,6 @@ def build(document: Document) -> Config:
     return config
 
 
-_STRUCTS: dict[str, type[msgspec.Struct]] = {
-    "services": Service,
-    "routes": Route,
-    "consumers": Consumer,
-    "keyauth_credentials": KeyAuthCredential,
-}
 _UNIQUE: dict[str, tuple[str, ...]] = {
     "services": ("name",),
     "routes": ("name",),
@@ -146,6 +142,7 @@ class _Builder:
             tuple(self._route(r) for r in self._all["routes"] if r.parent is None),
             tuple(self._everywhere),
             tuple(self._consumer(one) for one in self._all["consumers"]),
+            tuple(self._upstream(one) for one in self._all["upstreams"]),
             self._origins,
         )
 
@@ -204,15 +201,16 @@ class _Builder:
         self, declared: Declared, parents: Mapping[str, tuple[str, Declared]]
     ) -> None:
         kind, item, path = declared.kind, declared.item, declared.path
-        if kind not in _STRUCTS:
-            self._report(path, "not yet")
-            return
         good = kind != "services" or self._url_is_good(item, path)
-        inside = (*CHILDREN[kind], "url")
-        value: Any = read(_STRUCTS[kind], item, path, self._report, elsewhere=inside)
+        apart = ("url", *_FOR_TLS) if kind == "services" else ()
+        secured = {name: item.pop(name, None) for name in apart}
+        inside = (*CHILDREN[kind], *apart)
+        value: Any = read(STRUCTS[kind], item, path, self._report, elsewhere=inside)
         self._check_unique(declared)
         if value is None or not good:
             return
+        if any(given is not None for given in secured.values()):
+            value = self._with_certificates(value, secured, path)
         if kind == "services" and value.host is None:
             self._report((*path, "host"), "required field missing")
             return
@@ -220,6 +218,29 @@ class _Builder:
         declared.value = inventory.identified(value, key)
         self._index.setdefault((kind, declared.value.id), declared)
         self._origins[declared.value.id] = self._document.place(path)
+
+    def _with_certificates(
+        self, service: Any, secured: Mapping[str, Any], path: Path
+    ) -> Any:
+        """The service with the certificates that it refers to."""
+        found: dict[str, Any] = {}
+        if (given := secured["client_certificate"]) is not None:
+            where = (*path, "client_certificate")
+            entity = self._referred("certificates", given, where)
+            found["client_certificate"] = entity and entity.value
+        if (several := secured["ca_certificates"]) is not None:
+            where = (*path, "ca_certificates")
+            if not isinstance(several, (list, tuple)):
+                self._report(where, "expected an array")
+                return service
+            entities = [
+                self._referred("ca_certificates", one, (*where, index))
+                for index, one in enumerate(several)
+            ]
+            found["ca_certificates"] = tuple(e.value for e in entities if e)
+        made = msgspec.structs.replace(service, **found)
+        check(made, path, self._report)
+        return made
 
     def _check_unique(self, declared: Declared) -> None:
         kind, item, path = declared.kind, declared.item, declared.path
@@ -304,6 +325,13 @@ class _Builder:
         )
         return made
 
+    def _upstream(self, declared: Declared) -> Upstream:
+        made: Upstream = msgspec.structs.replace(
+            declared.value,
+            targets=tuple(one.value for one in declared.inside("targets")),
+        )
+        return made
+
     def _consumer(self, declared: Declared) -> Consumer:
         made: Consumer = msgspec.structs.replace(
             declared.value,
@@ -313,6 +341,9 @@ class _Builder:
             plugins=self._of(declared),
         )
         return made
+
+
+_FOR_TLS = ("client_certificate", "ca_certificates")
 
 
 def _name(reference: Any) -> str | None:

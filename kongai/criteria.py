@@ -153,7 +153,7 @@ def check_route_host(host: str) -> Iterator[str]:
         yield "invalid port number"
     elif "*" in name and not _WILDCARD.fullmatch(name):
         yield "invalid wildcard: must be placed at leftmost or rightmost label"
-    elif not _is_host(name.replace("*", "x")):
+    elif not is_host(name.replace("*", "x")):
         yield f"invalid hostname: {host}"
 
 
@@ -193,9 +193,9 @@ def check_route_sni(sni: str) -> Iterator[str]:
 def check_service_host(host: str) -> Iterator[str]:
     """Check a service's host: a name or an address."""
     name, port = split_port(host)
-    if port is not None and _is_host(name):
+    if port is not None and is_host(name):
         yield "must not have a port"
-    elif not _is_host(host) or host.startswith("["):
+    elif not is_host(host) or host.startswith("["):
         yield f"invalid value: {host}"
 
 
@@ -223,7 +223,8 @@ def migrated_path(path: str) -> str:
     return f"~{path}"
 
 
-def _is_host(name: str) -> bool:
+def is_host(name: str) -> bool:
+    """Whether a text is a host's name or address."""
     if ":" in name or name.replace(".", "").isdecimal():
         try:
             ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))

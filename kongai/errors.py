@@ -9,6 +9,7 @@
         RequestRejected    400 / 413 ...   the client is at fault
           BodyIncomplete                   its body stops short
         NoServiceFound     503             the route leads nowhere
+        NoPeer             503             its upstream has no target
         HTTPSRequired      426             the route does not serve plain HTTP
         ServerStopping     503             the server can't wait for the answer
         UpstreamError      502             the upstream is at fault
@@ -121,6 +122,14 @@ class NoServiceFound(GatewayError):
     status = 503
     message = "no Service found with those values"
     ended = "no_service"
+
+
+class NoPeer(GatewayError):
+    """The service's upstream has no target that could be asked."""
+
+    status = 503
+    message = "failure to get a peer from the ring-balancer"
+    ended = "no_peer"
 
 
 class HTTPSRequired(GatewayError):

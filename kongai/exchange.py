@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kongai.entities import Consumer, KeyAuthCredential, Route, Service
     from kongai.llm.call import Call
     from kongai.llm.formats import ErrorFormat
+    from kongai.load_balancing import LoadBalancer
     from kongai.router import Match
 
 _READ_SIZE = 65536
@@ -213,6 +214,10 @@ class Exchange:
     """The plugins whose phases it goes through."""
     consumers: Consumers = NOBODY
     """The consumers of the gateway, for a plugin that authenticates."""
+    upstreams: Mapping[str, LoadBalancer] = field(default_factory=dict)
+    """The upstreams of the gateway, by name."""
+    set_cookies: list[str] = field(default_factory=list)
+    """Values of Set-Cookie that the answer is to have beside the upstream's."""
     consumer: Consumer | None = None
     """Who sends the request, once a plugin has authenticated it."""
     credential: KeyAuthCredential | None = None

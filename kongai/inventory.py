@@ -15,22 +15,41 @@ from typing import Any, TypeVar
 import msgspec
 
 from kongai.consumers import Consumers
-from kongai.entities import Consumer, KeyAuthCredential, Route, Service
+from kongai.entities import (
+    STRUCTS,
+    CACertificate,
+    Certificate,
+    Consumer,
+    KeyAuthCredential,
+    Route,
+    Service,
+    Target,
+    Upstream,
+)
 from kongai.errors import ConfigError, Problem
 from kongai.identity import entity_id, plugin_id
+from kongai.load_balancing import LoadBalancer
 from kongai.plugin import Plugin
-from kongai.schema import Path, load
+from kongai.schema import Path, check, load, path_text
 from kongai.scopes import Scope, Scoped
 
-E = TypeVar("E", Service, Route, Consumer, KeyAuthCredential)
+E = TypeVar(
+    "E",
+    CACertificate,
+    Certificate,
+    Consumer,
+    KeyAuthCredential,
+    Route,
+    Service,
+    Target,
+    Upstream,
+)
 
-_KINDS: dict[type, str] = {
-    Consumer: "consumers",
-    KeyAuthCredential: "keyauth_credentials",
-    Route: "routes",
-    Service: "services",
-}
-_CHILDREN = ("url", "routes", "plugins", "keyauth_credentials")
+_KINDS = {struct: kind for kind, struct in STRUCTS.items()}
+_CHILDREN = (
+    *("url", "routes", "plugins", "keyauth_credentials", "targets"),
+    *("ca_certificates", "client_certificate"),
+)
 _KEY_LETTERS = string.ascii_letters + string.digits
 _KEY_LENGTH = 32
 
@@ -81,6 +100,25 @@ def directory(consumers: Sequence[Consumer]) -> Consumers:
     for index, consumer in enumerate(consumers):
         _check(consumer, ("consumers", index))
     return Consumers(with_credentials(identified(one)) for one in consumers)
+
+
+def balancers(upstreams: Sequence[Upstream]) -> dict[str, LoadBalancer]:
+    """What shares out the requests for each upstream, by the upstream's name.
+
+    Raises:
+        ConfigError: an upstream has a wrong value, or two have one name.
+    """
+    found: dict[str, LoadBalancer] = {}
+    for index, upstream in enumerate(upstreams):
+        path: Path = ("upstreams", index)
+        _check(upstream, path)
+        for number, target in enumerate(upstream.targets):
+            _check(target, (*path, "targets", number))
+        if upstream.name in found:
+            text = f"two upstreams named '{upstream.name}'"
+            raise ConfigError([Problem("upstreams", text)])
+        found[upstream.name] = LoadBalancer(upstream)
+    return found
 
 
 def scoped(
@@ -188,10 +226,14 @@ def _made_up_key() -> str:
     return "".join(secrets.choice(_KEY_LETTERS) for _ in range(_KEY_LENGTH))
 
 
-def _check(entity: Service | Route | Consumer, path: Path) -> None:
-    given: dict[str, Any] = {
-        name: value
+def _check(entity: Any, path: Path) -> None:
+    given = {
+        name: msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else value
         for name, value in msgspec.structs.asdict(entity).items()
         if value is not None and name not in _CHILDREN
     }
     load(type(entity), given, path, elsewhere=_CHILDREN)
+    problems: list[Problem] = []
+    check(entity, path, lambda at, text: problems.append(Problem(path_text(at), text)))
+    if problems:
+        raise ConfigError(problems)

@@ -13,39 +13,34 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
-from kongai import answers, balancer, config, inventory
+from kongai import answers, config, inventory
 from kongai.body import Body
 from kongai.criteria import normalize
-from kongai.entities import Consumer, Route, Service
+from kongai.entities import Consumer, Route, Service, Upstream
 from kongai.errors import (
     GatewayError,
     NoRouteMatched,
-    NoServiceFound,
     RequestRejected,
-    UpstreamError,
     as_answer,
     ended_by,
     whereabouts,
 )
 from kongai.exchange import (
-    Attempt,
     Exchange,
-    Try,
-    UpstreamRequest,
-    UpstreamResponse,
 )
 from kongai.incoming import client_headers, objection, raw_target, tls_name
 from kongai.log import serialize
 from kongai.plugin import Plugin
 from kongai.router import Match, Router
 from kongai.scopes import Plugins, Scope, Scoped
+from kongai.sending import send
 from kongai.sinks import LogSink
 from kongai.trust import Trust
 
@@ -68,6 +63,8 @@ class Proxy:
             several plugins with one name the most specific runs: a consumer's, else a
             route's, else a service's, else one of these.
         consumers: who may send requests, known by their credentials.
+        upstreams: targets among which the requests for a service are shared out; a
+            service whose host is an upstream's name sends them there.
         extra_plugins: for every request too, whatever else has their name.
         sinks: take every record.
         transport: how upstreams are reached; `RequestsTransport` when None.
@@ -90,6 +87,7 @@ class Proxy:
         sinks: Sequence[LogSink] = (),
         *,
         consumers: Sequence[Consumer] = (),
+        upstreams: Sequence[Upstream] = (),
         extra_plugins: Sequence[Plugin] = (),
         transport: Transport | None = None,
         fallback: WSGIApplication | None = None,
@@ -105,6 +103,7 @@ class Proxy:
         self._transport = transport or _default_transport()
         pairs = inventory.paired(services, routes)
         self.consumers = inventory.directory(consumers)
+        self.upstreams = inventory.balancers(upstreams)
         self.services = tuple({id(s): s for _, s in pairs if s}.values())
         self.routes = tuple(route for route, _ in pairs)
         self.router = Router(pairs)
@@ -146,6 +145,7 @@ class Proxy:
             found.plugins,
             sinks,
             consumers=found.consumers,
+            upstreams=found.upstreams,
             extra_plugins=plugins,
             **options,
         )
@@ -240,6 +240,7 @@ class Proxy:
             path=normalize(target.partition("?")[0]),
             headers=client_headers(request),
             consumers=self.consumers,
+            upstreams=self.upstreams,
         )
         peer = exchange.peer_ip
         exchange.trusted = self._trust.trusts(peer)
@@ -300,7 +301,7 @@ class Proxy:
         response = self._access(exchange)
         if response is not None:
             return self._filtered(exchange, answers.own(exchange, response))
-        upstream = self._send(exchange, self._plan(exchange))
+        upstream = send(exchange, self._transport)
         chunks = answers.relayed(exchange, upstream)
         return self._filtered(exchange, chunks)
 
@@ -350,56 +351,6 @@ class Proxy:
             chunks = body_filter(exchange, chunks)
         return chunks
 
-    def _plan(self, exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
-        choose = exchange.chain.balancer
-        plan = choose(exchange) if choose else None
-        return plan if plan is not None else balancer.to_service(exchange)
-
-    def _send(
-        self, exchange: Exchange, plan: Generator[UpstreamRequest, Attempt, None]
-    ) -> UpstreamResponse:
-        """Do what the balancer says; its last outcome is the answer."""
-        choosing = time.perf_counter_ns()
-        request = next(plan, None)
-        if request is None:
-            raise NoServiceFound
-        while True:
-            chosen_in = time.perf_counter_ns() - choosing
-            attempt = self._attempt(exchange, request, chosen_in)
-            choosing = time.perf_counter_ns()
-            try:
-                request = plan.send(attempt)
-            except StopIteration:
-                break
-            except BaseException:
-                _let_go(attempt)
-                raise
-            if attempt.response is not None:
-                last = exchange.tries[-1]
-                last.state, last.code = "next", attempt.response.status
-            _let_go(attempt)
-        if attempt.error is not None:
-            raise attempt.error
-        assert attempt.response is not None
-        return attempt.response
-
-    def _attempt(
-        self, exchange: Exchange, request: UpstreamRequest, chosen_in: int
-    ) -> Attempt:
-        exchange.upstream_request = request
-        started = Try(time.time_ns(), request.host, request.port, chosen_in)
-        exchange.tries.append(started)
-        exchange.timings.sent = time.perf_counter()
-        try:
-            response = self._transport.send(request)
-        except UpstreamError as error:
-            started.state, started.code = "failed", error.status
-            return Attempt(request, error=error)
-        exchange.timings.answered = time.perf_counter()
-        if response.peer is not None:
-            started.ip, started.port = response.peer
-        return Attempt(request, response=response)
-
     def _finish(self, exchange: Exchange) -> None:
         """The log phase: whatever happened, every plugin and sink gets its turn."""
         _guarded(Exchange.let_go, exchange)
@@ -439,11 +390,6 @@ def _default_transport() -> Transport:
     from kongai.transport import RequestsTransport
 
     return RequestsTransport()
-
-
-def _let_go(attempt: Attempt) -> None:
-    if attempt.response is not None:
-        attempt.response.close()
 
 
 def _guarded(step: Callable[[Exchange], None], exchange: Exchange) -> None:

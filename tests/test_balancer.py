@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -82,17 +83,17 @@ def test_what_is_tried_again(
     method: str, body: Any, outcomes: list[UpstreamError | int], count: int
 ) -> None:
     sent = iter([b"x"]) if body == "stream" else body
-    assert tries(retrying(request(method, sent), 5), outcomes) == count
+    assert tries(retrying(repeat(request(method, sent)), 5), outcomes) == count
 
 
 @pytest.mark.parametrize("retries", [0, 1, 7])
 def test_the_first_try_is_none_of_the_retries(retries: int) -> None:
-    assert tries(retrying(request(), retries), [UNSENT] * 20) == retries + 1
+    assert tries(retrying(repeat(request()), retries), [UNSENT] * 20) == retries + 1
 
 
 def test_it_is_the_same_request_each_time() -> None:
     asked = request("POST", b"prompt")
-    plan = retrying(asked, 2)
+    plan = retrying(repeat(asked), 2)
     assert next(plan) is asked
     assert plan.send(Attempt(asked, error=UNSENT)) is asked
 

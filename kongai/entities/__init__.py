@@ -8,10 +8,13 @@ from kongai.entities.certificate import CACertificate, Certificate
 from kongai.entities.consumer import Consumer, KeyAuthCredential
 from kongai.entities.route import Route
 from kongai.entities.service import Service
+from kongai.entities.upstream import Target, Upstream
 
 STRUCTS = {
     "certificates": Certificate,
     "ca_certificates": CACertificate,
+    "upstreams": Upstream,
+    "targets": Target,
     "services": Service,
     "routes": Route,
     "consumers": Consumer,
@@ -27,4 +30,6 @@ __all__ = [
     "Route",
     "STRUCTS",
     "Service",
+    "Target",
+    "Upstream",
 ]

@@ -88,6 +88,8 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
 class Logging(msgspec.Struct, frozen=True, kw_only=True):
     """What of the exchange goes into the record."""
 
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset({"log_statistics", "log_payloads"})
+
     log_statistics: bool = False
     log_payloads: bool = False
 
@@ -169,6 +171,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One model of one provider, and how it is asked."""
+
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset({"logging"})
 
     route_type: _RouteType
     model: Model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import uuid
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -20,6 +20,8 @@ _ALLOWED = "!#$%&'*+^`|"
 
 class CorrelationIdConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of `correlation-id`, as Kong names them."""
+
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset({"generator", "echo_downstream"})
 
     header_name: str = "Kong-Request-ID"
     generator: Literal["uuid", "uuid#counter", "tracker"] = "uuid#counter"

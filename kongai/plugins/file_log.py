@@ -28,6 +28,8 @@ LogPath = Annotated[
 class FileLogConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of `file-log`, as Kong names them."""
 
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset({"reopen"})
+
     NOT_HERE: ClassVar[dict[str, str]] = {"custom_fields_by_lua": fields.NO_LUA}
 
     path: LogPath

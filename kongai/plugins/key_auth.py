@@ -33,6 +33,17 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 class KeyAuthConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of `key-auth`, as Kong names them."""
 
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset(
+        {
+            "key_names",
+            "hide_credentials",
+            "key_in_header",
+            "key_in_query",
+            "key_in_body",
+            "run_on_preflight",
+        }
+    )
+
     NOT_HERE: ClassVar[dict[str, str]] = {
         "identity_realms": "realms are Konnect's; write the consumers into the file",
         "principals": "principals are Konnect's; write the consumers into the file",

@@ -7,7 +7,7 @@ is counted on its way; the upstream may have been sent its beginning, but never 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -21,6 +21,10 @@ _UNITS = {"bytes": 1, "kilobytes": 2**10, "megabytes": 2**20}
 
 class RequestSizeLimitingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of `request-size-limiting`, as Kong names them."""
+
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset(
+        {"size_unit", "require_content_length"}
+    )
 
     allowed_payload_size: int = 128
     size_unit: Literal["megabytes", "kilobytes", "bytes"] = "megabytes"

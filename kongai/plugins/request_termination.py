@@ -7,7 +7,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -40,6 +40,8 @@ _NODE = uuid.uuid4()
 
 class RequestTerminationConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of `request-termination`, as Kong names them."""
+
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset({"status_code", "echo"})
 
     status_code: Annotated[int, Meta(ge=100, le=599)] = 503
     message: str | None = None

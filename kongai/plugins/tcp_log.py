@@ -24,6 +24,8 @@ from kongai.schema import load
 class TcpLogConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of `tcp-log`, as Kong names them; times in milliseconds."""
 
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset({"timeout", "tls"})
+
     NOT_HERE: ClassVar[dict[str, str]] = {"custom_fields_by_lua": fields.NO_LUA}
 
     host: str

@@ -34,7 +34,8 @@ class Area:
 
     `differences/<name>.yml` is a list of entries: ``cases`` and ``fields`` (each a
     glob or a list of globs; without ``fields`` all), and the ``reason``. A difference
-    that no entry explains fails its test, and so does an entry that explains nothing.
+    that no entry explains fails its test, and so does an entry that explains nothing,
+    unless it is marked as ``unseen``: for what no case at hand is about.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Area:
         return [
             str(entry)
             for index, entry in enumerate(self.entries)
-            if index not in self.used
+            if index not in self.used and not entry.get("unseen")
         ]
 
     def summary(self) -> str:

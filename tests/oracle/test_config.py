@@ -90,7 +90,7 @@ def entities(found: config.Config) -> Iterator[tuple[str, Any]]:
             yield from fields(
                 "keyauth_credentials", credential, consumer={"id": consumer.id}
             )
-    for upstream in getattr(found, "upstreams", ()):
+    for upstream in found.upstreams:
         yield from fields("upstreams", upstream)
         for target in upstream.targets:
             yield from fields("targets", target, upstream={"id": upstream.id})
@@ -162,6 +162,16 @@ def plugins(found: config.Config) -> Iterator[Plugin]:
             yield from route.plugins
 
 
+def every(found: config.Config) -> Iterator[Any]:
+    for service in found.services:
+        yield service
+        yield from service.routes
+    for upstream in found.upstreams:
+        yield upstream
+        yield from upstream.targets
+    yield from (*found.routes, *found.consumers)
+
+
 IDS = load("ids.json")
 
 
@@ -169,7 +179,7 @@ IDS = load("ids.json")
 def test_ids_are_those_that_kong_makes(index: int) -> None:
     """An id that is not random is the same in every Kong, and here."""
     found = config.load_text(IDS["configs"][index])
-    made = {value for name, value in entities(found) if name.endswith(".id")}
+    made = {entity.id for entity in every(found)}
     made |= {plugin.id for plugin in plugins(found)}
     wanted = {
         row["id"]
