@@ -1,4 +1,4 @@
-"""The commands: `kongai-serve` runs a gateway, `kongai check` looks at its file.
+"""The commands: `kongai-serve` runs a gateway, those of `kongai` look at its file.
 
 Exit codes: 0 for success, 1 for a file with problems or a port in use, 2 for a wrong
 command line or a file that can't be read.
@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import NoReturn
+from ipaddress import ip_network
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import click
 
@@ -42,6 +45,52 @@ def check(path: str) -> None:
     routes = len(found.routes) + sum(len(s.routes) for s in found.services)
     counts = f"{_counted(len(found.services), 'service')}, {_counted(routes, 'route')}"
     click.echo(f"{path}: {counts}, no problems")
+
+
+@main.command()
+@click.argument("path", metavar="CONFIG", type=click.Path(dir_okay=False))
+@click.argument("method")
+@click.argument("target", metavar="PATH")
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME:VALUE",
+    help="A header of the request; may be repeated.",
+)
+@click.option("--consumer", help="Who sends the request: a username or an id.")
+def explain(
+    path: str, method: str, target: str, headers: Sequence[str], consumer: str | None
+) -> None:
+    """Say what becomes of a request, without sending it.
+
+    PATH has its query, if any, and may be a whole URL. Shown are the route that takes
+    the request and why, the upstream's address, the plugins in the order in which they
+    run and where each is declared, and the limits in force.
+
+    Exits with 0 if a route takes the request, with 1 if none does.
+    """
+    # What only this command needs is not imported for the others.
+    from kongai import explain as explaining
+
+    found, proxy = _load(path)
+    pairs = []
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            raise click.BadParameter(f"expected NAME:VALUE, not '{header}'")
+        pairs.append((name.strip(), value.strip()))
+    asked = explaining.request(method, target, pairs)
+    try:
+        told = explaining.Explanation(
+            proxy, asked, consumer=consumer, origins=found.origins
+        )
+    except LookupError:
+        _stop(f"there is no consumer '{consumer}' in {path}", 2)
+    for line in told.lines():
+        click.echo(line)
+    sys.exit(0 if told.matched else 1)
 
 
 @main.command()
@@ -80,8 +129,29 @@ def schema() -> None:
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
     help="What to write to standard error.",
 )
+@click.option(
+    "--trusted-ips",
+    multiple=True,
+    default=(),
+    callback=lambda context, option, value: _addresses(value),
+    help="Peers that are believed about their clients: addresses and networks, several "
+    "with commas or by repeating the option.",
+)
+@click.option(
+    "--real-ip-header",
+    default="X-Real-IP",
+    show_default=True,
+    help="The header in which they name the client's address.",
+)
+@click.option(
+    "--real-ip-recursive/--no-real-ip-recursive",
+    default=False,
+    help="Whether of several addresses there the last that is not trusted counts.",
+)
 @click.version_option(__version__, prog_name="kongai-serve")
-def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) -> None:
+def serve(
+    path: str | None, host: str, port: int, demo: bool, log_level: str, **trust: Any
+) -> None:
     """Run the AI gateway that CONFIG describes, a Kong declarative file.
 
     Without CONFIG it is the gateway of Kong's how-to for Claude Code: route /anything
@@ -103,9 +173,9 @@ def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) ->
         upstream = Server(("127.0.0.1", 0), EchoLLM())
         upstream.start()
     if path is None:
-        proxy = _ready_made(upstream.url if upstream else None)
+        proxy = _ready_made(upstream.url if upstream else None, trust)
     else:
-        _, proxy = _load(path)
+        _, proxy = _load(path, trust)
     server = Server((host, port), proxy)
     try:
         server.start()
@@ -126,14 +196,25 @@ def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) ->
         upstream.drain(0)
 
 
-def _ready_made(upstream_url: str | None) -> Proxy:
+def _addresses(values: Sequence[str]) -> list[str]:
+    """Addresses and networks, those between commas taken apart."""
+    found = [text.strip() for value in values for text in value.split(",")]
+    for text in found:
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is no IP address or network.") from None
+    return found
+
+
+def _ready_made(upstream_url: str | None, options: Mapping[str, Any]) -> Proxy:
     """The how-to's gateway; for the demonstration, with another upstream."""
     text = files("kongai").joinpath("howto.yml").read_text(encoding="utf-8")
     data = parse(text).data
     if upstream_url is not None:
         model = data["services"][0]["plugins"][0]["config"]["model"]
         model["options"]["upstream_url"] = upstream_url
-    return Proxy.from_config(data)
+    return Proxy.from_config(data, **options)
 
 
 def _welcome(url: str, proxy: Proxy, *, demo: bool) -> str:
@@ -156,11 +237,13 @@ _CURL = """\
 """
 
 
-def _load(path: str) -> tuple[config.Config, Proxy]:
+def _load(
+    path: str, options: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[config.Config, Proxy]:
     """The file and its gateway: plugins that don't fit together show only there."""
     try:
         found = config.load_file(path)
-        return found, Proxy.from_config(found)
+        return found, Proxy.from_config(found, **options)
     except ConfigError as error:
         for line in ConfigError(error.problems, path).lines():
             click.echo(line, err=True)

@@ -6,6 +6,7 @@ is counted on its way; the upstream may have been sent its beginning, but never 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -46,6 +47,10 @@ class RequestSizeLimiting(Plugin):
     ) -> None:
         self.config = settings(RequestSizeLimitingConfig, config, fields)
         self._limit = self.config.allowed_payload_size * _UNITS[self.config.size_unit]
+
+    def explain(self, exchange: Exchange) -> Iterator[tuple[str, str]]:
+        """How long a body may be."""
+        yield "limit", f"a body of {self._limit} bytes ({self.name})"
 
     def access(self, exchange: Exchange) -> None:
         """Look at the length, or have the body counted as it comes."""
