@@ -26,10 +26,13 @@ from msgspec import inspect
 from werkzeug.test import Client
 
 import kongai
-from kongai import Proxy, cli, declaration, registry, testing
+from kongai import Proxy, cli, config, declaration, registry, testing
+from kongai.entities import Consumer, KeyAuthCredential
 from kongai.errors import AnswerCut, UpstreamError, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.plugin_entries import PluginEntry
+from kongai.plugins.correlation_id import CorrelationId
+from kongai.plugins.key_auth import KeyAuth
 from kongai.providers import PROVIDERS
 from kongai.testing import EchoLLM, ListSink, MockTransport, answer
 
@@ -56,8 +59,13 @@ def name_of(path: Path) -> str:
 
 def blocks(path: Path, language: str) -> list[str]:
     """The document's fenced blocks of one language."""
+    return blocks_of(text(path), language)
+
+
+def blocks_of(markdown: str, language: str) -> list[str]:
+    """A text's fenced blocks of one language."""
     fence = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-    return [found[1] for found in fence.finditer(text(path))]
+    return [found[1] for found in fence.finditer(markdown)]
 
 
 def section(path: Path, title: str) -> str:
@@ -253,6 +261,8 @@ def test_contributing_has_every_dependency_with_its_floor() -> None:
     [
         ("Service", kongai.Service, {"routes", "plugins"}),
         ("Route", kongai.Route, {"plugins"}),
+        ("Consumer", Consumer, {"keyauth_credentials", "plugins"}),
+        ("keyauth_credentials", KeyAuthCredential, set()),
         ("Plugin", PluginEntry, set()),
         *((name, registry.plugin(name).Config, set()) for name in PLUGINS),
     ],
@@ -267,6 +277,7 @@ def test_keys_are_documented_with_type_and_default(
 
 
 _WORDS: dict[type, str] = {
+    inspect.AnyType: "any",
     inspect.StrType: "string",
     inspect.IntType: "integer",
     inspect.FloatType: "number",
@@ -326,6 +337,26 @@ def test_plugins_are_documented(name: str) -> None:
 def test_providers_and_formats_are_documented(key: str, names: list[str]) -> None:
     meaning = rows(section(CONFIG, "ai-proxy"))[key][2]
     assert [name for name in names if f"`{name}`" in meaning] == names
+
+
+def test_teams_have_keys_of_their_own_and_the_providers_stays_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (file,) = blocks_of(section(CONFIG, "key-auth"), "yaml")
+    monkeypatch.setenv("DECK_SEARCH_TEAM_KEY", "the team's key")
+    monkeypatch.setenv("ANTHROPIC_KEY", "the provider's key")
+    transport, sink = MockTransport(lambda _: answer(b"{}")), ListSink()
+    proxy = Proxy.from_config(config.load_text(file), sinks=[sink], transport=transport)
+    path = "/anything/v1/messages"
+    ask(proxy, path, json=question(), headers={"x-api-key": "the provider's key"})
+    assert sink[-1]["response"]["status"] == 401
+    ask(proxy, path, json=question(), headers={"x-api-key": "the team's key"})
+    assert sink[-1]["consumer"]["username"] == "search-team"
+    [sent] = transport.requests
+    keys = [value for name, value in sent.headers if name.lower() == "x-api-key"]
+    assert keys == ["the provider's key"]
+    assert "the team's key" not in json.dumps(sink)
+    assert "the provider's key" not in json.dumps(sink)
 
 
 def refused_keys() -> set[str]:
@@ -434,11 +465,22 @@ def records() -> ListSink:
         plugins = [ai_proxy()]
         cached = Proxy(plugins=plugins, sinks=[found], transport=transport)
         ask(cached, "/v1/messages", headers=sessions[0])
+    known = Proxy(
+        [kongai.Service("http://up.test", routes=[kongai.Route(paths=["/"])])],
+        plugins=[KeyAuth(), CorrelationId()],
+        consumers=[Consumer(username="a", keyauth_credentials=[A_KEY])],
+        sinks=[found],
+        transport=answering(b"{}", "application/json"),
+    )
+    ask(known, "/", headers={"apikey": "key-of-a"})
     return found
 
 
+A_KEY = KeyAuthCredential(key="key-of-a")
+
+
 _MAPS = {"request.headers", "request.querystring", "response.headers"}
-_ENTITIES = {"route", "service"}
+_ENTITIES = {"consumer", "route", "service"}
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),

@@ -49,6 +49,12 @@ class CorrelationId(Plugin):
         self.config = settings(CorrelationIdConfig, config, fields)
         # Kong escapes what the name of a header can't have.
         self._header = quote(self.config.header_name, safe=_ALLOWED)
+        self.init_worker()
+
+    def init_worker(self) -> None:
+        """Count anew, under an id that no other process has."""
+        self._process = uuid.uuid4()
+        self._counter = itertools.count(1)
 
     def access(self, exchange: Exchange) -> None:
         """Put an id among the request's headers, and into the record."""
@@ -70,27 +76,14 @@ class CorrelationId(Plugin):
         if self.config.generator == "uuid":
             return str(uuid.uuid4())
         if self.config.generator == "uuid#counter":
-            return f"{_PROCESS}#{next(_COUNTER)}"
+            return f"{self._process}#{next(self._counter)}"
         environ = exchange.request.environ
         parts = (
             environ.get("SERVER_NAME", ""),
             environ.get("SERVER_PORT", ""),
             os.getpid(),
             environ.get("REMOTE_PORT", 0),
-            next(_COUNTER),
+            next(self._counter),
             f"{exchange.timings.started_at / 1000:.3f}",
         )
         return "-".join(map(str, parts))
-
-
-_PROCESS = uuid.uuid4()
-_COUNTER = itertools.count(1)
-
-
-def _after_fork() -> None:
-    """A worker made by a fork is a process of its own."""
-    global _PROCESS
-    _PROCESS = uuid.uuid4()
-
-
-os.register_at_fork(after_in_child=_after_fork)

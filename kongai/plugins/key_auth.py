@@ -7,7 +7,7 @@ body. It reaches no record, and by default no upstream either.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -25,6 +25,13 @@ from kongai.schema import settings
 MAX_BODY_SIZE = 32 * 1024 * 1024
 """Bytes of a body in which a key is looked for."""
 
+_TOLD = (
+    "X-Consumer-ID",
+    "X-Consumer-Custom-ID",
+    "X-Consumer-Username",
+    "X-Credential-Identifier",
+    "X-Anonymous-Consumer",
+)
 # Shorter ones are part of too many words for a record to be searched for them.
 _SHORTEST_SECRET = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -90,6 +97,7 @@ class KeyAuth(Plugin):
         """Find out who sends the request, or refuse it."""
         exchange.secret_names |= self._secret_names
         if exchange.request.method == "OPTIONS" and not self.config.run_on_preflight:
+            _say(exchange, {})
             return
         if self.config.anonymous is not None and exchange.credential is not None:
             # Another plugin has found out already: one of them is enough.
@@ -102,6 +110,10 @@ class KeyAuth(Plugin):
             _identify(exchange, self._nobody(exchange, self.config.anonymous), None)
         else:
             _identify(exchange, consumer, credential)
+
+    def log(self, exchange: Exchange) -> None:
+        """Keep keys out of the record also where nobody has asked for them."""
+        exchange.secret_names |= self._secret_names
 
     def _authenticated(self, exchange: Exchange) -> tuple[Consumer, KeyAuthCredential]:
         key = self._key(exchange)
@@ -184,16 +196,24 @@ class _Unauthorized(RequestRejected):
 def _identify(
     exchange: Exchange, consumer: Consumer, credential: KeyAuthCredential | None
 ) -> None:
-    """Say who it is, to the gateway and to the upstream; what the client said goes."""
+    """Say who it is, to the gateway and to the upstream."""
     exchange.authenticate(consumer, credential)
     said = {
         "X-Consumer-ID": consumer.id,
         "X-Consumer-Custom-ID": consumer.custom_id,
         "X-Consumer-Username": consumer.username,
-        "X-Credential-Identifier": None if credential is None else credential.id,
-        "X-Anonymous-Consumer": "true" if credential is None else None,
     }
-    for name, value in said.items():
+    if credential is None:
+        said["X-Anonymous-Consumer"] = "true"
+    else:
+        said["X-Credential-Identifier"] = credential.id
+    _say(exchange, said)
+
+
+def _say(exchange: Exchange, said: Mapping[str, str | None]) -> None:
+    """Tell the upstream this of the consumer; what the client told of itself goes."""
+    for name in _TOLD:
+        value = said.get(name)
         if value is None:
             exchange.headers.pop(name, None)
         else:

@@ -13,11 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kongai import Proxy, config, registry
-from kongai.entities import Consumer, KeyAuthCredential
+from kongai import Proxy
 from kongai.errors import ConfigError
-from kongai.schema import load
-from kongai.scopes import Scoped
 from kongai.testing import ListSink
 from tests.live.upstream import Connection, FakeUpstream, Request
 from tests.live.waiting import wait_until
@@ -119,42 +116,7 @@ def gateway(data: dict[str, Any], sink: ListSink) -> Proxy:
         if plugin["name"] == "key-auth":
             # The default of 3.10; it has changed to true since.
             plugin.setdefault("config", {}).setdefault("hide_credentials", False)
-    try:
-        return Proxy.from_config({**data, "plugins": plugins}, sinks=[sink])
-    except ConfigError as error:
-        if "consumers" not in str(error):
-            raise
-    return _by_hand(data, plugins, sink)
-
-
-def _by_hand(
-    data: dict[str, Any], plugins: list[dict[str, Any]], sink: ListSink
-) -> Proxy:
-    """The same out of objects, for as long as files can't have consumers."""
-    consumers = [
-        Consumer(
-            **{
-                **given,
-                "keyauth_credentials": [
-                    KeyAuthCredential(**one)
-                    for one in given.get("keyauth_credentials", ())
-                ],
-            }
-        )
-        for given in data.pop("consumers", ())
-    ]
-    found = config.load_mapping(data)
-    scoped = []
-    for given in plugins:
-        kind = registry.plugin(given["name"])
-        if kind.Config is None or not given.get("enabled", True):
-            continue
-        plugin = kind.from_config(load(kind.Config, given["config"]))
-        scope = {k: given[k] for k in ("route", "service", "consumer") if k in given}
-        scoped.append(Scoped(plugin, **scope))
-    return Proxy(
-        found.services, found.routes, scoped, sinks=[sink], consumers=consumers
-    )
+    return Proxy.from_config({**data, "plugins": plugins}, sinks=[sink])
 
 
 def _answer(request: Request, connection: Connection) -> None:

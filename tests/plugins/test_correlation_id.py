@@ -61,15 +61,17 @@ def test_each_request_has_an_id_of_its_own(generator: str | None, pattern: str) 
     assert [record["correlation_id"] for record in gateway.records] == found
 
 
-def test_the_counter_counts_in_one_process() -> None:
-    gateway, other = Gateway(), Gateway()
+def test_requests_are_counted_and_each_process_counts_for_itself() -> None:
+    gateway = Gateway()
     ids = []
-    for one in (gateway, other, gateway):
-        one.ask()
-        ids.append(one.sent[HEADER].split("#"))
-    assert len({uuid for uuid, _ in ids}) == 1
-    first, second, third = (int(count) for _, count in ids)
-    assert (second, third) == (first + 1, first + 2)
+    for started in (False, False, True):
+        if started:
+            gateway.proxy.init_worker()
+        gateway.ask()
+        ids.append(gateway.sent[HEADER].split("#"))
+    (first, one), (second, two), (third, three) = ids
+    assert first == second != third
+    assert (one, two, three) == ("1", "2", "1")
 
 
 def test_a_clients_own_id_is_kept() -> None:

@@ -196,16 +196,26 @@ def test_a_key_reaches_no_record(hide: bool, key: str) -> None:
         assert key not in text.replace("%20", " ").replace(f"id-{KEY}", "")
 
 
+def test_a_key_for_a_path_that_is_not_there_reaches_no_record() -> None:
+    gateway = Gateway(key_names=["who"])
+    assert gateway.ask("/nowhere?who=ka", [("Who", "ka")]).status_code == 404
+    request = gateway.record["request"]
+    assert request["headers"]["who"] == "REDACTED"
+    assert request["uri"] == "/nowhere?who=REDACTED"
+
+
+CLAIMED = [
+    ("X-Consumer-ID", "evil"),
+    ("X-Consumer-Username", "evil"),
+    ("X-Consumer-Custom-ID", "evil"),
+    ("X-Credential-Identifier", "evil"),
+    ("X-Anonymous-Consumer", "true"),
+]
+
+
 def test_what_a_client_says_of_itself_is_not_believed() -> None:
-    claimed = [
-        ("X-Consumer-ID", "evil"),
-        ("X-Consumer-Username", "evil"),
-        ("X-Consumer-Custom-ID", "evil"),
-        ("X-Credential-Identifier", "evil"),
-        ("X-Anonymous-Consumer", "true"),
-    ]
     gateway = Gateway()
-    gateway.ask(headers=[*claimed, ("apikey", "short")])
+    gateway.ask(headers=[*CLAIMED, ("apikey", "short")])
     assert "evil" not in str(gateway.sent.headers)
     assert "X-Consumer-Custom-ID" not in gateway.sent_headers
     assert "X-Anonymous-Consumer" not in gateway.sent_headers
@@ -274,7 +284,8 @@ def test_preflight_requests_may_pass() -> None:
     gateway = Gateway()
     assert gateway.ask(method="OPTIONS").status_code == 401
     gateway = Gateway(run_on_preflight=False)
-    assert gateway.ask(method="OPTIONS").status_code == 200
+    assert gateway.ask(method="OPTIONS", headers=CLAIMED).status_code == 200
+    assert not {name for name, _ in CLAIMED} & {*gateway.sent_headers.keys()}
     assert gateway.ask().status_code == 401
 
 
