@@ -8,7 +8,6 @@ the log plugins: the same record goes to a file, a socket or a list in a test.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -122,7 +121,7 @@ def _head_size(headers: Iterable[tuple[str, str]]) -> int:
 def _headers(headers: Iterable[tuple[str, str]], exchange: Exchange) -> dict[str, Any]:
     also = exchange.secret_names
     logged: dict[str, Any] = {}
-    for name, value in islice(headers, _MAX_LOGGED_HEADERS):
+    for name, value in list(headers)[:_MAX_LOGGED_HEADERS]:
         _gather(logged, name.lower(), redact.header_value(name, value, also))
     return logged
 
