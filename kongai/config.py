@@ -20,6 +20,7 @@ from kongai.declaration import CHILDREN, PARENTS, Declared, flatten
 from kongai.document import Document, parse
 from kongai.entities import STRUCTS, Consumer, Route, Service, Upstream
 from kongai.entities.service import url_parts
+from kongai.entities.upstream import algorithm_of
 from kongai.errors import ConfigError, Problem
 from kongai.identity import plugin_id, target_key
 from kongai.plugin import Plugin
@@ -215,6 +216,8 @@ class _Builder:
             self._report((*path, "host"), "required field missing")
             return
         key = _key(declared, value, parents)
+        if kind == "upstreams":
+            value = msgspec.structs.replace(value, **algorithm_of(item))
         declared.value = inventory.identified(value, key)
         self._index.setdefault((kind, declared.value.id), declared)
         self._origins[declared.value.id] = self._document.place(path)

@@ -17,16 +17,14 @@ REDACTED = "REDACTED"
 
 T = TypeVar("T")
 
-# `token` but not `tokens`: anthropic-ratelimit-tokens-remaining is no secret.
+# `token` but not `tokens`: anthropic-ratelimit-tokens-remaining is no secret, and
+# neither is the challenge of a www-authenticate.
 _NAME = re.compile(
-    "key|token(?!s)|secret|auth|cookie|passw|credential|signature", re.IGNORECASE
+    "key|token(?!s)|secret|auth(?!enticate)|cookie|passw|credential|signature",
+    re.IGNORECASE,
 )
-_HARMLESS = frozenset(
-    {
-        *("idempotency-key", "proxy-authenticate", "www-authenticate", "x-cache-key"),
-        "x-credential-identifier",  # an id that `key-auth` sets
-    }
-)
+# The last one is an id that `key-auth` sets.
+_HARMLESS = frozenset({"idempotency-key", "x-cache-key", "x-credential-identifier"})
 # In the text of a JSON value: one starts after an escape such as \n too, and ends
 # before a quote or a backslash.
 _VALUE = re.compile(

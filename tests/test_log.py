@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 from kongai import Exchange, Plugin, Proxy, Route, Service
 from kongai.errors import UpstreamError
 from kongai.exchange import UpstreamRequest, UpstreamResponse, milliseconds
+from kongai.log import line
 from kongai.sinks import encode
 from kongai.testing import ListSink, MockTransport, answer
 
@@ -407,3 +408,45 @@ def test_the_size_of_a_request_counts_what_was_for_the_gateway_alone() -> None:
     grown = len(", x-own") + len("X-Own: 12345\r\n")
     assert named["request"]["size"] == plain["request"]["size"] + grown
     assert "x-own" not in named["request"]["headers"]
+
+
+class Logging(Plugin):
+    """Keeps the line that it would write, after it has set a field."""
+
+    def __init__(self, priority: int, value: Any) -> None:
+        self.priority = priority  # type: ignore[misc]
+        self.value = value
+        self.name = f"logging-{priority}"  # type: ignore[misc]
+        self.lines: list[bytes] = []
+
+    def log(self, exchange: Exchange) -> None:
+        if self.value is not None:
+            exchange.log.set("x", self.value)
+        self.lines.append(line(exchange))
+
+
+def test_loggers_share_a_line_until_a_field_is_set() -> None:
+    first, second, third = Logging(9, 1), Logging(8, None), Logging(7, 2)
+    record_of("/s", third, first, second)
+    assert first.lines[0] is second.lines[0]
+    assert [json.loads(one.lines[0])["x"] for one in (first, second, third)] == [
+        1,
+        1,
+        2,
+    ]
+
+
+def test_the_answers_head_is_recorded_as_kongais_server_sent_it() -> None:
+    """Under other servers, what they add is not known."""
+    added = [("Date", "now"), ("Connection", "close")]
+
+    def sent_headers(*more: tuple[str, str]) -> dict[str, Any]:
+        environ = {"kongai.sent_headers": [("X-A", "1"), *more]}
+        response: dict[str, Any] = record_of(environ=environ)["response"]
+        return response
+
+    plain, full = sent_headers(), sent_headers(*added)
+    assert plain["headers"] == {"x-a": "1"}
+    assert full["headers"] == {"x-a": "1", "connection": "close"}
+    grown = len("Date: now\r\nConnection: close\r\n")
+    assert full["size"] == plain["size"] + grown

@@ -20,6 +20,7 @@ HARMLESS = [
     *("user-agent", "host", "anthropic-version", "anthropic-beta", "content-type"),
     *("anthropic-ratelimit-tokens-remaining", "x-claude-code-session-id", "beta"),
     *("idempotency-key", "Idempotency-Key", "x-cache-key", "max_tokens", "request-id"),
+    *("WWW-Authenticate", "proxy-authenticate"),
 ]
 
 

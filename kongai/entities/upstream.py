@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -154,8 +154,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         name: a service whose host this is sends its requests to the targets.
-        algorithm: how they are shared out; round-robin, or consistent-hashing where
-            `hash_on` says by what.
+        algorithm: how they are shared out.
         hash_on, hash_fallback: for `consistent-hashing`, what of a request decides; and
             what does for one that does not have that.
         host_header: the Host header for all targets; null for the target's own name.
@@ -167,7 +166,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     }
 
     name: str
-    algorithm: _Algorithm | None = None
+    algorithm: _Algorithm = "round-robin"
     hash_on: _HashOn = "none"
     hash_fallback: _HashOn = "none"
     hash_on_header: str | None = None
@@ -189,12 +188,6 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Timestamp | None = None
     updated_at: Timestamp | None = None
     targets: Sequence[Target] = ()
-
-    def __post_init__(self) -> None:
-        hashing = self.algorithm in (None, "consistent-hashing")
-        if hashing:
-            chosen = "round-robin" if self.hash_on == "none" else "consistent-hashing"
-            msgspec.structs.force_setattr(self, "algorithm", chosen)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the whole: pairs of a field's path and Kong's text."""
@@ -269,3 +262,16 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def algorithm_of(item: Mapping[str, Any]) -> dict[str, str]:
+    """The algorithm of an upstream in a file, where `hash_on` says it, as in Kong.
+
+    Args:
+        item: the upstream as it was written.
+    """
+    hash_on = item.get("hash_on")
+    if hash_on is None:
+        return {}
+    hashing = hash_on != "none"
+    return {"algorithm": "consistent-hashing" if hashing else "round-robin"}

@@ -26,6 +26,7 @@ from kongai.schema import load
 
 _OWN_HEADERS = ("Host", "Content-Length", "Content-Type")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
+_WITH_HOST = r"^[^/?#]*//([^/?#]*@)?[^/?#@]"
 _MAX_ANSWER_PIECES = 16
 _TWO_CREDENTIALS = (
     "specifying both an 'Authorization' header and user info in 'http_endpoint' is not "
@@ -44,7 +45,10 @@ class HttpLogConfig(msgspec.Struct, frozen=True, kw_only=True):
     REFERENCEABLE: ClassVar[frozenset[str]] = frozenset({"http_endpoint"})
 
     http_endpoint: Annotated[
-        str, Meta(pattern=r"//([^/?#]*@)?[^/?#@]", description="missing host in url")
+        str,
+        Meta(
+            pattern=r"^[^/?#]*//([^/?#]*@)?[^/?#@]", description="missing host in url"
+        ),
     ]
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     content_type: Literal["application/json", "application/json; charset=utf-8"] = (

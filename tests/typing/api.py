@@ -20,6 +20,7 @@ from kongai import (
     FileLog,
     FileSink,
     GatewayError,
+    HttpLog,
     KongAIError,
     LogSink,
     Plugin,
@@ -28,6 +29,7 @@ from kongai import (
     Route,
     Service,
     StreamSink,
+    TcpLog,
     __version__,
     config,
 )
@@ -208,6 +210,8 @@ plugins: list[Plugin] = [
     AIProxy(provider="anthropic", llm_format="anthropic", response_streaming="deny"),
     FileLog("/tmp/c.json", reopen=True),
     FileLog(Path("/tmp/d.json")),
+    HttpLog(http_endpoint="http://127.0.0.1:9/in", queue={"max_batch_size": 10}),
+    TcpLog(host="127.0.0.1", port=9, custom_fields={"site": "office"}),
     Team(TeamConfig(teams=("search",))),
 ]
 gateways: list[Proxy] = [
