@@ -242,9 +242,10 @@ class Proxy:
         peer = exchange.peer_ip
         exchange.trusted = self._trust.trusts(peer)
         exchange.real_ip = self._trust.client_ip(peer, exchange.headers)
-        exchange.error = objection(request.method, target)
-        if exchange.error is None:
-            self._route(exchange)
+        self._route(exchange)
+        refusal = objection(request.method, target)
+        if refusal and (exchange.match or not self._fallback):
+            exchange.match, exchange.error = None, refusal
         return exchange
 
     def _route(self, exchange: Exchange) -> None:
