@@ -1,4 +1,4 @@
-"""The commands: `kongai-serve` runs a gateway, `kongai check` looks at its file.
+"""The commands: `kongai-serve` runs a gateway, those of `kongai` look at its file.
 
 Exit codes: 0 for success, 1 for a file with problems or a port in use, 2 for a wrong
 command line or a file that can't be read.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import NoReturn
 
@@ -42,6 +43,52 @@ def check(path: str) -> None:
     routes = len(found.routes) + sum(len(s.routes) for s in found.services)
     counts = f"{_counted(len(found.services), 'service')}, {_counted(routes, 'route')}"
     click.echo(f"{path}: {counts}, no problems")
+
+
+@main.command()
+@click.argument("path", metavar="CONFIG", type=click.Path(dir_okay=False))
+@click.argument("method")
+@click.argument("target", metavar="PATH")
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME:VALUE",
+    help="A header of the request; may be repeated.",
+)
+@click.option("--consumer", help="Who sends the request: a username or an id.")
+def explain(
+    path: str, method: str, target: str, headers: Sequence[str], consumer: str | None
+) -> None:
+    """Say what becomes of a request, without sending it.
+
+    PATH has its query, if any, and may be a whole URL. Shown are the route that takes
+    the request and why, the upstream's address, the plugins in the order in which they
+    run and where each is declared, and the limits in force.
+
+    Exits with 0 if a route takes the request, with 1 if none does.
+    """
+    # What only this command needs is not imported for the others.
+    from kongai import explain as explaining
+
+    found, proxy = _load(path)
+    pairs = []
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            raise click.BadParameter(f"expected NAME:VALUE, not '{header}'")
+        pairs.append((name.strip(), value.strip()))
+    asked = explaining.request(method, target, pairs)
+    try:
+        told = explaining.Explanation(
+            proxy, asked, consumer=consumer, origins=found.origins
+        )
+    except LookupError:
+        _stop(f"there is no consumer '{consumer}' in {path}", 2)
+    for line in told.lines():
+        click.echo(line)
+    sys.exit(0 if told.matched else 1)
 
 
 @main.command()

@@ -209,6 +209,7 @@ class Connection:
             "wsgi.input": _Input(self, message, answer),
             "wsgi.input_terminated": True,
         }
+        environ["kongai.sent_headers"] = answer.sent_headers
         headers = environ["kongai.headers"] = []
         for name, value in message.headers:
             # `x-api_key` and `x-api-key` would be one variable: nginx drops the former.
@@ -268,6 +269,8 @@ class _Answer:
 
     def __init__(self, connection: Connection, message: http1.Message) -> None:
         self.keep_alive = message.keep_alive
+        self.sent_headers: list[tuple[str, str]] = []
+        """The head's headers once it is written, for the record."""
         self._connection = connection
         self._message = message
         self._status = ""
@@ -365,6 +368,7 @@ class _Answer:
         elif message.version == "1.0":
             headers.append(("Connection", "keep-alive"))
         head = http1.response_head("1.1", self._status, headers)
+        self.sent_headers += headers
         self._head_sent = True
         return head
 

@@ -29,6 +29,14 @@ _HOST = re.compile(r"[\w.-]+", re.A)
 _WILDCARD = re.compile(r"\*\.[^*]+|[^*]+\.\*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _PCRE_GROUP = re.compile(r"(?<!\\)\(\?<(?![=!])")
+_PCRE_FLAGS = re.compile(r"\(\?[imsx]+\)")
+_PCRE_TOKEN = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\(\?(?P<flags>[imsx]+)\)|.", re.S
+)
+_NOT_RESERVED = re.compile("%(?!2[1346-9ABCF5]|3[ABDF]|40|5[BD])[0-9A-F]{2}")
+
+REST = "uri_postfix"
+"""The group of `compile_path_regex` for what follows."""
 
 
 def normalize(path: str) -> str:
@@ -63,9 +71,56 @@ def normalize_prefix(prefix: str) -> str:
     return normalize(prefix.encode().decode("latin-1"))
 
 
+def decoded(path: str) -> str:
+    """The spelling that a regex sees: only what has a meaning in URIs stays escaped.
+
+    Args:
+        path: normalised.
+    """
+    if "%" not in path:
+        return path
+    return _NOT_RESERVED.sub(lambda found: chr(int(found.group()[1:], 16)), path)
+
+
+def encoded(path: str) -> str:
+    """The normalised spelling of a path, or a piece of one, that was `decoded`."""
+    return quote(path.encode("latin-1"), safe=_URI)
+
+
 def compile_regex(pattern: str) -> re.Pattern[str]:
-    """Compile a regex that names its groups as PCRE does, ``(?<name>...)``."""
-    return re.compile(_PCRE_GROUP.sub("(?P<", pattern))
+    """Compile a regex written for PCRE: named groups, and flags at any place.
+
+    Like Kong's, it works on bytes: a letter beyond ASCII is as many as UTF-8 takes,
+    each read as Latin-1, which is how WSGI has a request's text.
+    """
+    pattern = _PCRE_GROUP.sub("(?P<", pattern).encode().decode("latin-1")
+    return re.compile(_with_scoped_flags(pattern), re.ASCII)
+
+
+def compile_path_regex(pattern: str) -> re.Pattern[str]:
+    """Compile a route's regex; the group `REST` holds what follows, as Kong has it."""
+    return compile_regex(f"{pattern}(?<{REST}>.*)")
+
+
+def _with_scoped_flags(pattern: str) -> str:
+    """Write `a(?i)b|c` as `a(?i:b)|(?i:c)`: Python wants flags to have a scope."""
+    if not _PCRE_FLAGS.search(pattern):
+        return pattern
+    pieces: list[str] = []
+    groups: list[list[str]] = [[]]
+    for found in _PCRE_TOKEN.finditer(pattern):
+        piece = found.group()
+        if found["flags"]:
+            piece = f"(?{found['flags']}:"
+            groups[-1].append(piece)
+        elif piece == "|":
+            piece = ")" * len(groups[-1]) + "|" + "".join(groups[-1])
+        elif piece == "(":
+            groups.append([])
+        elif piece == ")" and len(groups) > 1:
+            piece += ")" * len(groups.pop())
+        pieces.append(piece)
+    return "".join(pieces) + ")" * len(groups[0])
 
 
 def split_port(host: str) -> tuple[str, str | None]:

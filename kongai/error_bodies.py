@@ -31,7 +31,8 @@ def accepted(headers: Headers, error: GatewayError) -> str | None:
 def _is_nginxs(error: GatewayError) -> bool:
     if isinstance(error, UpstreamError):
         return error.status in (502, 504)
-    return isinstance(error, (Refused, BodyIncomplete)) or type(error) is GatewayError
+    bug = type(error) is GatewayError and error.message == GatewayError.message
+    return bug or isinstance(error, (Refused, BodyIncomplete))
 
 
 def error_body(

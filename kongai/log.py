@@ -8,10 +8,9 @@ the log plugins: the same record goes to a file, a socket or a list in a test.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote_plus
-
-from werkzeug.datastructures import Headers
 
 from kongai import redact
 from kongai.entities import Consumer, Route, Service
@@ -105,10 +104,14 @@ def _response(exchange: Exchange) -> dict[str, Any]:
     if response is None:
         return {"status": _CLIENT_CLOSED_REQUEST, "headers": {}, "size": 0}
     line = f"HTTP/1.1 {response.status}\r\n"
+    # What the server added is there if it is kongai's own and has sent the head.
+    sent = exchange.request.environ.get("kongai.sent_headers") or response.headers
+    dated = "date" in response.headers
+    shown = [(n, v) for n, v in sent if dated or n != "Date"]
     return {
         "status": response.status_code,
-        "headers": _headers(response.headers, exchange),
-        "size": len(line) + _head_size(response.headers) + exchange.bytes_sent,
+        "headers": _headers(shown, exchange),
+        "size": len(line) + _head_size(sent) + exchange.bytes_sent,
     }
 
 
@@ -116,10 +119,10 @@ def _head_size(headers: Iterable[tuple[str, str]]) -> int:
     return sum(len(name) + len(value) + 4 for name, value in headers) + 2
 
 
-def _headers(headers: Headers, exchange: Exchange) -> dict[str, Any]:
+def _headers(headers: Iterable[tuple[str, str]], exchange: Exchange) -> dict[str, Any]:
     also = exchange.secret_names
     logged: dict[str, Any] = {}
-    for name, value in list(headers)[:_MAX_LOGGED_HEADERS]:
+    for name, value in islice(headers, _MAX_LOGGED_HEADERS):
         _gather(logged, name.lower(), redact.header_value(name, _decoded(value), also))
     return logged
 

@@ -21,8 +21,12 @@ T = TypeVar("T")
 _NAME = re.compile(
     "key|token(?!s)|secret|auth|cookie|passw|credential|signature", re.IGNORECASE
 )
-# The last one is an id that `key-auth` sets.
-_HARMLESS = frozenset({"idempotency-key", "x-cache-key", "x-credential-identifier"})
+_HARMLESS = frozenset(
+    {
+        *("idempotency-key", "proxy-authenticate", "www-authenticate", "x-cache-key"),
+        "x-credential-identifier",  # an id that `key-auth` sets
+    }
+)
 # In the text of a JSON value: one starts after an escape such as \n too, and ends
 # before a quote or a backslash.
 _VALUE = re.compile(

@@ -1,23 +1,22 @@
-"""Services, routes, and which route a request matches: Kong's rules, pure.
+"""Which route a request matches, and which path it has upstream: Kong's rules, pure.
 
-The order of routes is Kong's `traditional` router's (kong.router.traditional): a route
-that uses more kinds of criteria wins, and of as many kinds the one with hosts, then
-with headers, paths, methods; then plain hosts before wildcards; then more header names;
-then a regex path before any prefix, by `regex_priority`; then the longer prefix; then
-the older route. A route with several paths counts as one route per path.
+The order of routes is that of Kong's `traditional` router: see `kongai.candidates` for
+how two routes compare, and `kongai.route_index` for where to look.
 
-A prefix matches as text, not by segment: ``/anything`` matches ``/anythingelse``.
-Paths are compared in one spelling, that of `criteria.normalize`; a regex sees it too.
+A prefix matches as text, not by segment: ``/anything`` matches ``/anythingelse``. Hosts
+are compared as they are written. A regex sees the path with everything decoded that has
+no meaning of its own in a URI. A route with several paths counts as one route per path.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from kongai import criteria
+from kongai.candidates import Candidate, asked, candidate, rank
 from kongai.entities import Route, Service
+from kongai.route_index import Index
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
@@ -29,23 +28,21 @@ class Match(NamedTuple):
     route: Route
     service: Service | None
     prefix: str
-    """The part of the path that matched, as the request has it."""
+    """The part of the path that matched, in the path's spelling."""
     rest: str
     """What follows it."""
     captures: Mapping[str, str]
     """The named groups of a regex path."""
 
 
-class _Candidate(NamedTuple):
-    """One route with one of its paths, ready to be tried."""
+class Tried(NamedTuple):
+    """A route that was looked at, with one of its paths."""
 
     route: Route
-    service: Service | None
-    prefix: str | None
-    pattern: re.Pattern[str] | None
-    methods: frozenset[str]
-    hosts: re.Pattern[str] | None
-    headers: tuple[tuple[str, frozenset[str], re.Pattern[str] | None], ...]
+    path: str | None
+    """The path as written; None for a route without."""
+    objection: str | None
+    """Why it did not match; None for one that did."""
 
 
 class Router:
@@ -57,17 +54,26 @@ class Router:
     """
 
     def __init__(self, routes: Iterable[tuple[Route, Service | None]]) -> None:
-        candidates = [
-            _candidate(route, service, path)
-            for route, service in routes
-            if service is None or service.enabled
-            for path in route.paths or (None,)
-        ]
         # The sort is stable: among equals the older route stays first.
-        self._candidates = sorted(candidates, key=_precedence)
+        self._candidates = sorted(
+            (
+                candidate(route, service, path)
+                for route, service in routes
+                if service is None or service.enabled
+                for path in route.paths or (None,)
+            ),
+            key=rank,
+        )
+        self._index = Index(self._candidates)
 
     def match(
-        self, method: str, host: str, path: str, headers: Headers | Mapping[str, str]
+        self,
+        method: str,
+        host: str,
+        path: str,
+        headers: Headers | Mapping[str, str],
+        *,
+        sni: str | None = None,
     ) -> Match | None:
         """Find the route for a request.
 
@@ -76,117 +82,70 @@ class Router:
             host: the Host header, with its port if the client sent one.
             path: normalised, without the query (`criteria.normalize`).
             headers: the request's headers; names in any case.
+            sni: the name of the TLS handshake, empty if there was none; None for plain
+                HTTP, for which a route's SNIs do not count.
         """
-        for candidate in self._candidates:
-            if candidate.methods and method not in candidate.methods:
-                continue
-            if candidate.hosts and not candidate.hosts.fullmatch(host.lower()):
-                continue
-            if candidate.headers and not _headers_match(candidate.headers, headers):
-                continue
-            found = _path_match(candidate, path)
-            if found is not None:
-                return found
+        request = asked(method, host, path, headers.items(), sni)
+        for number in self._index.plausible(request):
+            found = self._candidates[number]
+            if found.objection(request) is None:
+                return _matched(found, path, request.path)
         return None
 
+    def explain(
+        self,
+        method: str,
+        host: str,
+        path: str,
+        headers: Headers | Mapping[str, str],
+        *,
+        sni: str | None = None,
+    ) -> list[Tried]:
+        """Say of each route why it does not match, up to the one that does.
 
-def _candidate(route: Route, service: Service | None, path: str | None) -> _Candidate:
-    prefix = pattern = None
-    if path is not None and path.startswith("~"):
-        pattern = criteria.compile_regex(path[1:])
-    elif path is not None:
-        prefix = criteria.normalize_prefix(path)
-    return _Candidate(
-        route,
-        service,
-        prefix,
-        pattern,
-        frozenset(route.methods or ()),
-        _hosts_pattern(route.hosts) if route.hosts else None,
-        tuple(
-            (
-                name.lower(),
-                frozenset(value.lower() for value in values),
-                _header_regex(values),
-            )
-            for name, values in (route.headers or {}).items()
-        ),
-    )
-
-
-def _precedence(candidate: _Candidate) -> tuple[Any, ...]:
-    route = candidate.route
-    kinds = (route.hosts, route.headers, route.paths, route.methods)
-    return (
-        -sum(1 for kind in kinds if kind),
-        *(not kind for kind in kinds),
-        any("*" in host for host in route.hosts or ()),
-        -min(len(route.headers or ()), 255),
-        candidate.pattern is None,
-        -route.regex_priority if candidate.pattern else 0,
-        -len(candidate.prefix or ""),
-        route.created_at or 0,
-    )
+        The arguments are those of `match`. All routes are there if none matches.
+        """
+        request = asked(method, host, path, headers.items(), sni)
+        tried = []
+        for number, skipped in self._index.in_order(request):
+            found = self._candidates[number]
+            objection = found.objection(request) or skipped
+            tried.append(Tried(found.route, found.path, objection))
+            if objection is None:
+                break
+        return tried
 
 
-def _hosts_pattern(hosts: Iterable[str]) -> re.Pattern[str]:
-    """One pattern for all hosts; a host without a port matches any port."""
-    patterns = []
-    for host in hosts:
-        name, port = criteria.split_port(host.lower())
-        pattern = re.escape(name).replace(r"\*", "[^:]+")
-        patterns.append(pattern + (f":{port}" if port else r"(?::\d+)?"))
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
-
-
-def _header_regex(values: Sequence[str]) -> re.Pattern[str] | None:
-    """A header's regex, over its lower-cased value, if it has one."""
-    if not criteria.is_regex_value(values):
-        return None
-    return criteria.compile_regex(values[0][2:])
-
-
-def _headers_match(
-    wanted: Iterable[tuple[str, frozenset[str], re.Pattern[str] | None]],
-    headers: Headers | Mapping[str, str],
-) -> bool:
-    for name, values, pattern in wanted:
-        found = [v.lower() for n, v in headers.items() if n.lower() == name]
-        if not any(pattern.search(v) if pattern else v in values for v in found):
-            return False
-    return True
-
-
-def _path_match(candidate: _Candidate, path: str) -> Match | None:
-    prefix, captures = candidate.prefix, {}
-    if candidate.pattern is not None:
-        found = candidate.pattern.match(path)
-        if found is None:
-            return None
-        prefix = found.group()
-        captures = {k: v for k, v in found.groupdict().items() if v is not None}
-    elif prefix is None:
-        prefix = ""
-    elif not path.startswith(prefix):
-        return None
-    return Match(
-        candidate.route, candidate.service, prefix, path[len(prefix) :], captures
-    )
+def _matched(found: Candidate, path: str, decoded: str) -> Match:
+    prefix, captures = found.prefix or "", {}
+    if found.pattern is not None:
+        match = found.pattern.match(decoded)
+        assert match is not None
+        captures = {k: v for k, v in match.groupdict().items() if v is not None}
+        rest = captures.pop(criteria.REST, None)
+        # Of `a|b`, the rest belongs to `b`: after `a` nothing counts as matched.
+        prefix = "" if rest is None else decoded[: len(decoded) - len(rest)]
+    size = len(criteria.encoded(prefix)) if "%" in path else len(prefix)
+    return Match(found.route, found.service, path[:size], path[size:], captures)
 
 
 def upstream_path(match: Match, path: str) -> str:
-    """Join the service's path and the request's, as Kong's `path_handling: v0` does.
+    """Join the service's path and the request's, as Kong's `path_handling` says.
 
     Args:
         match: the route that matched.
         path: the request's normalised path.
     """
     base = (match.service.path if match.service else None) or "/"
+    rest = _without_dots(match.rest) if match.prefix else path[1:]
+    if match.route.path_handling == "v1":
+        if not match.route.strip_path:
+            return base + path[1:]
+        return (base[:-1] if base.endswith("/") and rest[:1] == "/" else base) + rest
     if not match.route.strip_path or not match.prefix:
         if path == "/":
             return base
         return base.removesuffix("/") + path
-    rest = _without_dots(match.rest)
     if not rest:
         if base.endswith("/"):
             return base if path.endswith("/") else base.removesuffix("/") or "/"

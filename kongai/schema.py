@@ -256,7 +256,7 @@ def _items(item: inspect.Type, given: Any, path: Path, report: Report) -> Any:
 
 
 def _item(kind: inspect.Type, given: Any, path: Path, report: Report) -> Any:
-    if given is None:
+    if given is None and not isinstance(kind, inspect.AnyType):
         report(path, "required field missing")
         return _INVALID
     return _value(kind, given, path, report)

@@ -194,7 +194,10 @@ plugins:
         "., -, _, and ~"
     )
     start = "should start with: / (fixed path) or ~/ (regex path)"
-    no_lua = "kongai runs no Lua; add fields in the log phase of a plugin of your own"
+    no_lua = (
+        "kongai runs no Lua; use custom_fields, whose values are constants, "
+        "{header: NAME} or {env: NAME}"
+    )
     criteria = "must set one of 'methods', 'hosts', 'headers', 'paths', 'snis' when "
     plugins = "services[1].plugins"
     assert problems(text) == [

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import json
 import logging
 import socket
 import sys
@@ -458,8 +457,11 @@ def test_an_application_that_breaks_in_time_is_answered_for(
     data = exchange(BROKEN[case](), GET + GET)
     [answer] = parsed(data, "GET")
     assert answer.status == 500
-    assert json.loads(answer.body) == {"message": "An unexpected error occurred"}
-    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    request_id = answer.headers["x-kong-request-id"]
+    assert answer.body.decode() == (
+        f"An unexpected error occurred\nrequest_id: {request_id}\n"
+    )
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["connection"] == "close"
     assert len(caplog.records) == 1
     assert "Error at " in caplog.text
@@ -642,8 +644,9 @@ def test_refusals_are_answered_and_close(case: str) -> None:
         wire.send(request)
         answer = wire.answer()
         assert answer.status == status
-        assert json.loads(answer.body) == {"message": message}
-        assert answer.headers["content-type"] == "application/json; charset=utf-8"
+        request_id = answer.headers["x-kong-request-id"]
+        assert answer.body.decode() == f"{message}\nrequest_id: {request_id}\n"
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
         assert answer.headers["connection"] == "close"
         assert wire.rest() == b""
 

@@ -149,35 +149,49 @@ def test_options_of_serve_are_in_the_readme_with_their_defaults() -> None:
 @pytest.mark.parametrize("name", sorted(cli.main.commands))
 def test_commands_are_in_the_readme(name: str) -> None:
     assert re.search(rf"`kongai {name}[ `]", section(README, "The commands"))
-    assert not options(cli.main.commands[name]), "options need a row in the README"
+    for option in options(cli.main.commands[name]).values():
+        shown = [f"`{name}" in section(README, "The commands") for name in option.opts]
+        assert any(shown), option
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_commands_in_documents_have_options_and_files_that_exist(path: Path) -> None:
     code = "\n".join([*blocks(path, "sh"), *blocks(path, "console")])
     for line in re.findall(r"^(?:.*&& |\$ )?(kongai(?:-serve)? .*)$", code, re.M):
-        command, *arguments = shlex.split(line, comments=True)
-        known = options(cli.serve) if command == "kongai-serve" else {}
-        for argument in arguments:
-            if argument.startswith("-"):
-                assert argument in known, line
-            elif argument == ">":
-                break
-            elif argument not in (*cli.main.commands, "kong.yml"):
-                assert (ROOT / argument).exists(), line
+        command, *arguments = shlex.split(line.partition(" >")[0], comments=True)
+        if command == "kongai":
+            name, *arguments = arguments
+            # Raises if they are not what the command takes.
+            cli.main.commands[name].make_context(name, [*arguments])
+            files = arguments[:1]
+        else:
+            known = options(cli.serve)
+            assert {a for a in arguments if a.startswith("-")} <= {*known}, line
+            files = [a for a in arguments if not a.startswith("-")]
+        for file in files:
+            assert file == "kong.yml" or (ROOT / file).exists(), line
 
 
 def test_the_readme_shows_what_check_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong, _ = blocks(README, "yaml")
-    (shown,) = blocks(README, "console")
+    shown, _ = blocks(README, "console")
     command, *problems = shown.splitlines()
     monkeypatch.chdir(tmp_path)
     Path("kong.yml").write_text(wrong, "utf-8")
     result = CliRunner().invoke(cli.main, shlex.split(command.removeprefix("$ "))[1:])
     assert result.output.splitlines() == problems
     assert result.exit_code == 1
+
+
+def test_the_readme_shows_what_explain_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, shown = blocks(README, "console")
+    command, *lines = shown.splitlines()
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(cli.main, shlex.split(command.removeprefix("$ "))[1:])
+    assert result.output.splitlines() == lines
+    assert result.exit_code == 0
 
 
 # Names

@@ -84,7 +84,7 @@ class Gateway:
             Client(validator(self.proxy)).open(
                 path,
                 method=method,
-                environ_base={"REMOTE_ADDR": "10.0.0.1"},
+                environ_base={"REMOTE_ADDR": "10.0.0.1", "HTTP_ACCEPT": "*/*"},
                 buffered=True,
                 **options,
             )

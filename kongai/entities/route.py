@@ -34,12 +34,13 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         paths: prefixes, or regular expressions written ``~/...``.
         hosts: host names, with at most one ``*`` as the first or last label.
         headers: header names, each with the values of which one must be there.
+        snis: names of the TLS handshake; they do not count for plain HTTP.
         strip_path: whether the matched prefix is left out of the upstream's path.
         plugins: plugins for this route alone.
     """
 
     NOT_HERE: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("destinations", "snis", "sources"), NOT_HERE
+        ("destinations", "sources"), NOT_HERE
     )
 
     NOT_NULL: ClassVar[frozenset[str]] = frozenset(
@@ -70,10 +71,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     hosts: Sequence[str] | None = None
     paths: Sequence[RoutePath] | None = None
     headers: dict[str, Sequence[str]] | None = None
+    snis: Sequence[str] | None = None
     strip_path: bool = True
     preserve_host: bool = False
     regex_priority: int = 0
-    path_handling: Literal["v0"] = "v0"
+    path_handling: Literal["v0", "v1"] = "v0"
     https_redirect_status_code: Literal[426, 301, 302, 307, 308] = 426
     request_buffering: bool = True
     response_buffering: bool = True

@@ -57,9 +57,11 @@ class Statistics:
 
     def _meta(self, call: Call, plugin_id: str, latency: int) -> dict[str, Any]:
         requested = call.request_model or _UNSPECIFIED
+        refused = call.chat and call.asked is None
         return {
             "plugin_id": plugin_id,
-            "provider_name": call.provider,
+            # A refused request was for no provider yet.
+            "provider_name": _UNSPECIFIED if refused else call.provider,
             "request_model": requested,
             "response_model": call.response_model or requested,
             "request_mode": "stream" if call.streaming else "oneshot",

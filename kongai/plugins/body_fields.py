@@ -18,6 +18,7 @@ from werkzeug.http import parse_options_header
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"
 _MULTIPART = "multipart/form-data"
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def has_fields(content_type: str) -> bool:
@@ -78,13 +79,13 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
     """The members of a JSON object, each as it is written."""
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError):
+    except _NO_JSON:
         return {}
 
 
 def _decoded(member: msgspec.Raw | None) -> Iterator[Any]:
     if member is not None:
-        with suppress(msgspec.DecodeError, RecursionError):
+        with suppress(*_NO_JSON):
             yield msgspec.json.decode(member)
 
 

@@ -67,6 +67,7 @@ class KeyAuth(Plugin):
 
     name = "key-auth"
     priority = 1250
+    authenticates = True
     Config = KeyAuthConfig
 
     def __init__(self, config: KeyAuthConfig | None = None, /, **fields: Any) -> None:

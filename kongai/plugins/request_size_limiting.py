@@ -6,6 +6,7 @@ is counted on its way; the upstream may have been sent its beginning, but never 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -47,11 +48,15 @@ class RequestSizeLimiting(Plugin):
         self.config = settings(RequestSizeLimitingConfig, config, fields)
         self._limit = self.config.allowed_payload_size * _UNITS[self.config.size_unit]
 
+    def explain(self, exchange: Exchange) -> Iterator[tuple[str, str]]:
+        """How long a body may be."""
+        yield "limit", f"a body of {self._limit} bytes ({self.name})"
+
     def access(self, exchange: Exchange) -> None:
         """Look at the length, or have the body counted as it comes."""
         headers = exchange.headers
         chunked = "chunked" in headers.get("transfer-encoding", "").lower()
-        unknown = exchange.request.content_length is None and not chunked
+        unknown = "content-length" not in headers and not chunked
         if unknown and self.config.require_content_length:
             raise RequestRejected(
                 "A valid Content-Length header is required",

@@ -78,6 +78,12 @@ class RequestTermination(Plugin):
     ) -> None:
         self.config = settings(RequestTerminationConfig, config, fields)
 
+    def explain(self, exchange: Exchange) -> Iterator[tuple[str, str]]:
+        """That there is no upstream, unless the trigger is missing."""
+        trigger = self.config.trigger
+        if trigger is None or _has(exchange, trigger):
+            yield "upstream", f"none: {self.name} answers {self.config.status_code}"
+
     def access(self, exchange: Exchange) -> Response | None:
         """Answer, unless the request lacks the trigger."""
         config = self.config
@@ -185,6 +191,6 @@ def _shown_body(exchange: Exchange) -> dict[str, Any]:
         ) from error
     shown: dict[str, Any] = {"raw_body": body.decode("utf-8", "replace")}
     if exchange.request.mimetype == "application/json":
-        with suppress(msgspec.DecodeError, RecursionError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             shown["body"] = msgspec.json.decode(body)
     return shown

@@ -20,9 +20,9 @@ DIFFERENCES = Path(__file__).parent / "differences"
 ABSENT = "(absent)"
 
 
-def load(name: str) -> Any:
+def load(name: str, folder: Path = ORACLE) -> Any:
     """A file of cases; the test that asks for one that is not there is skipped."""
-    path = ORACLE / name
+    path = folder / name
     if not path.exists():
         pytest.skip(f"Kong's decisions are not here: {name}", allow_module_level=True)
     return json.loads(path.read_text(encoding="utf-8"))

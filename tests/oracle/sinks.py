@@ -23,6 +23,8 @@ from .gateway import LiveGateway
 _ANSWER = b'{"ok":true}'
 _LUA = {"return nil": None, "return 1+1": 2, 'return "x"': "x"}
 _REQUEST_ID = re.compile("[0-9a-f]{32}")
+_RANDOM_ID = ("authenticated_entity.id", "request.headers.x-credential-identifier")
+_CONSUMERS_ID = ("consumer.id", "request.headers.x-consumer-id")
 
 
 @dataclass
@@ -141,7 +143,7 @@ def run(case: dict[str, Any], path: Path) -> Arrived:
 
 
 def _raw(request: dict[str, Any]) -> bytes:
-    lines = [f"{request['method']} {request['target']} HTTP/1.1", "Host: example.com"]
+    lines = [f"{request['method']} {request['target']} HTTP/1.0", "Host: example.com"]
     lines += [f"{name}: {value}" for name, value in request["headers"]]
     body = (request["body"] or "").encode()
     if body:
@@ -155,7 +157,7 @@ def _without_lua(document: dict[str, Any]) -> dict[str, Any]:
         lua = plugin["config"].pop("custom_fields_by_lua", None)
         if lua is not None:
             plugin["config"]["custom_fields"] = {
-                name: _LUA.get(code, code) for name, code in lua.items()
+                name: _LUA.get(code, {"header": "x-none"}) for name, code in lua.items()
             }
     return document
 
@@ -164,7 +166,19 @@ def masked(record: Any, ports: dict[int, Any]) -> Any:
     """A record, or a list of them, with what is different each time masked."""
     if isinstance(record, list):
         return [masked(one, ports) for one in record]
-    return {path: _mask(path, value, ports) for path, value in flat(record).items()}
+    return {
+        path: _mask(path, value, ports) for path, value in without_ids(record).items()
+    }
+
+
+def without_ids(record: Any) -> dict[str, Any]:
+    """A record's values by their paths; ids that are made up at each load are masked.
+
+    They are those of credentials, and of consumers that have no name.
+    """
+    found = flat(record)
+    made_up = [*_RANDOM_ID, *([] if "consumer.username" in found else _CONSUMERS_ID)]
+    return found | {path: "<random-id>" for path in made_up if path in found}
 
 
 def flat(record: Any, path: str = "") -> dict[str, Any]:

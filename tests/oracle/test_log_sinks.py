@@ -76,5 +76,5 @@ def shown(headers: list[list[str]]) -> dict[str, str]:
     masks = {"content-length": "<n>", "host": "HTTPSINK"}
     found = {name.lower(): value for name, value in headers}
     found |= {name: mask for name, mask in masks.items() if name in found}
-    agent = found["user-agent"]
-    return {**found, "user-agent": agent.partition("/")[0]}
+    del found["user-agent"]  # each says its own name
+    return found

@@ -97,7 +97,7 @@ def unexplained(group: Case) -> Iterator[str]:
         with LiveGateway(proxy) as live:
             for number, case in enumerate(group["cases"]):
                 wire = case["request"]
-                name = f"{group['group']} #{number}: {wire['method']} {wire['target']}"
+                name = f"{group['group']} #{number}: {_line(wire)}"
                 before, logged = len(upstream.requests), len(sink)
                 response = exchange(live.port, wire)
                 ours = {
@@ -181,6 +181,12 @@ def _is_proxys(response: Mapping[str, Any]) -> bool:
     """Whether it was an exchange, and not bytes that are no request."""
     names = {name for name, _ in response["headers"]}
     return bool(names & {"X-Kong-Response-Latency", "X-Kong-Proxy-Latency"})
+
+
+def _line(wire: Mapping[str, Any]) -> str:
+    """A request in one line."""
+    headers = ", ".join(f"{name}: {value}" for name, value in wire.get("headers", ()))
+    return f"{wire['method']} {wire['target']} {headers}".rstrip()
 
 
 def _raw(wire: Mapping[str, Any]) -> bytes:

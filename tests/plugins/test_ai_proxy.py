@@ -477,7 +477,7 @@ def test_fact_17_no_model_at_all(model: Any) -> None:
         "model parameter not found in request, nor in gateway configuration",
     )
     assert gateway.meta["request_model"] == "UNSPECIFIED"
-    assert gateway.meta["provider_name"] == "anthropic"
+    assert gateway.meta["provider_name"] == "UNSPECIFIED"
 
 
 def test_fact_19_a_model_does_not_leak_into_the_next_request() -> None:

@@ -1,0 +1,219 @@
+"""What a gateway would do with a request, for people: `kongai explain`.
+
+Nothing is sent. The route is found by the router itself, the plugins are those that
+would run, and the address is what the balancer would try first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import urlsplit
+
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
+
+from kongai import balancer
+from kongai.entities import Consumer, Route, Service
+from kongai.errors import GatewayError, NoRouteMatched, NoServiceFound
+from kongai.forwarding import bracketed
+from kongai.incoming import origin_form
+from kongai.plugin import Plugin
+from kongai.proxy import Proxy
+from kongai.scopes import Scope
+
+_MOST_PASSED_OVER = 20
+_HERE = "http://localhost:8000"
+_HERE = "http://localhost:8000"
+
+
+def request(
+    method: str, target: str, headers: Iterable[tuple[str, str]] = ()
+) -> Request:
+    """A request as a client would send it.
+
+    Args:
+        method: in any case.
+        target: a path with its query, or a whole URL.
+        headers: names and values.
+    """
+    parts = urlsplit(target)
+    builder = EnvironBuilder(
+        method=method.upper(),
+        base_url=f"{parts.scheme}://{parts.netloc}" if parts.netloc else _HERE,
+        headers=[*headers],
+    )
+    path = origin_form(target)
+    return Request(
+        {
+            **builder.get_environ(),
+            "REQUEST_URI": path if path.startswith("/") else f"/{path}",
+            "REMOTE_ADDR": "127.0.0.1",
+        }
+    )
+
+
+class Explanation:
+    """What becomes of one request.
+
+    Args:
+        proxy: the gateway.
+        asked: the request.
+        consumer: who sends it, by username or id; None for somebody unknown.
+        origins: where things were declared, by their ids.
+
+    Raises:
+        LookupError: there is no such consumer.
+    """
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        asked: Request,
+        *,
+        consumer: str | None = None,
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
+        self._proxy = proxy
+        self._origins = origins or {}
+        self.exchange = proxy.routed(asked)
+        self._consumer: Consumer | None = None
+        if consumer is not None:
+            self._consumer = proxy.consumers.find(consumer)
+            if self._consumer is None:
+                raise LookupError(consumer)
+
+    @property
+    def matched(self) -> bool:
+        """Whether a route takes the request."""
+        return self.exchange.match is not None
+
+    def lines(self) -> Iterator[str]:
+        """The explanation, a line of text at a time."""
+        exchange = self.exchange
+        yield f"{exchange.request.method} {exchange.target}"
+        yield ""
+        yield from _topic("route", self._route())
+        if exchange.match is not None:
+            yield from _topic("service", self._service())
+            yield from _topic("upstream", self._upstream())
+        yield from _topic("plugins", self._plugins())
+        if exchange.match is not None:
+            yield from _topic("limits", self._limits())
+        yield from _topic("passed over", self._passed_over())
+
+    def _route(self) -> Iterator[str]:
+        exchange, match = self.exchange, self.exchange.match
+        if match is None:
+            failure = exchange.error or NoRouteMatched()
+            assert isinstance(failure, GatewayError)
+            yield f"none: the answer is {failure.status} {failure.message}"
+            return
+        yield self._named(match.route, "a route without a name")
+        yield from _criteria(match.route)
+        if match.route.paths and match.route.strip_path:
+            yield f"{match.prefix!r} is left out of the upstream's path (strip_path)"
+        for name, value in match.captures.items():
+            yield f"captured {name} = {value}"
+
+    def _service(self) -> Iterator[str]:
+        service = self.exchange.service
+        yield (
+            "none"
+            if service is None
+            else self._named(service, "a service without a name")
+        )
+
+    def _upstream(self) -> Iterator[str]:
+        told = [*self._told("upstream")]
+        if told:
+            # Of those that answer or choose, the one that runs last has its way.
+            yield told[-1]
+            return
+        try:
+            sent = next(balancer.to_service(self.exchange))
+        except NoServiceFound as failure:
+            yield f"none: the answer is {failure.status} {failure.message}"
+            return
+        yield f"{sent.scheme}://{bracketed(sent.host)}:{sent.port}{sent.target}"
+
+    def _plugins(self) -> Iterator[str]:
+        rows = [
+            (
+                str(plugin.priority),
+                plugin.name,
+                _scope_text(self._proxy.scopes.scope_of(plugin)),
+                self._origins.get(plugin.id, ""),
+            )
+            for plugin in self._chain()
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = [cell.ljust(w) for cell, w in zip(row, widths, strict=True)]
+            yield "  ".join(cells).rstrip()
+        if not rows:
+            yield "none"
+
+    def _limits(self) -> Iterator[str]:
+        service = self.exchange.service or Service()
+        for name in ("connect_timeout", "write_timeout", "read_timeout"):
+            yield f"{name} {getattr(service, name)} ms"
+        yield f"retries {service.retries}"
+        yield from self._told("limit")
+
+    def _passed_over(self) -> Iterator[str]:
+        exchange = self.exchange
+        tried = self._proxy.router.explain(
+            exchange.request.method, exchange.host, exchange.path, exchange.headers
+        )
+        objections = [
+            self._named(found.route, "a route without a name")
+            + (f" {found.path}" if found.path else "")
+            + f": {found.objection}"
+            for found in tried
+            if found.objection is not None
+        ]
+        yield from objections[:_MOST_PASSED_OVER]
+        if len(objections) > _MOST_PASSED_OVER:
+            yield f"and {len(objections) - _MOST_PASSED_OVER} more"
+
+    def _chain(self) -> tuple[Plugin, ...]:
+        scopes, exchange = self._proxy.scopes, self.exchange
+        route, service = exchange.route, exchange.service
+        ids = route.id if route else None, service.id if service else None
+        chain = scopes.chain(*ids)
+        if self._consumer is None:
+            return chain.plugins
+        known = [plugin.authenticates for plugin in chain.plugins]
+        done = known.index(True) + 1 if True in known else 0
+        return scopes.narrowed(chain, done, Scope(*ids, self._consumer.id)).plugins
+
+    def _told(self, topic: str) -> Iterator[str]:
+        for plugin in self._chain():
+            for about, text in plugin.explain(self.exchange):
+                if about == topic:
+                    yield text
+
+    def _named(self, entity: Route | Service, otherwise: str) -> str:
+        place = self._origins.get(entity.id or "")
+        name = entity.name or otherwise
+        return f"{name} ({place})" if place else name
+
+
+def _topic(name: str, lines: Iterable[str]) -> Iterator[str]:
+    """Lines with the topic's name before the first and as much space before others."""
+    for index, line in enumerate(lines):
+        yield f"{'' if index else name:12}{line}"
+
+
+def _criteria(route: Route) -> Iterator[str]:
+    """What the route asks of requests."""
+    for field in ("methods", "hosts", "paths", "snis"):
+        if values := getattr(route, field):
+            yield f"{field} {', '.join(values)}"
+    for name, values in (route.headers or {}).items():
+        yield f"header {name}: {' or '.join(values)}"
+
+
+def _scope_text(scope: Scope) -> str:
+    kinds = [kind for kind, id in zip(scope._fields, scope, strict=True) if id]
+    return f"for the {' and '.join(kinds)}" if kinds else "for everything"

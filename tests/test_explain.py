@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kongai import Plugin, Proxy, Route, Service, explain
+from kongai.cli import main
+
+FILE = """\
+_format_version: "3.0"
+services:
+- name: s
+  url: http://h.example:8080/base
+  read_timeout: 5000
+  routes:
+  - name: gets
+    paths: [/a, "~/b/(?<id>\\\\d+)"]
+    methods: [GET]
+  - name: elsewhere
+    paths: [/a]
+    hosts: [x.example]
+    strip_path: false
+  - name: stopped
+    paths: [/stopped]
+    plugins: [{name: request-termination, config: {status_code: 403}}]
+  plugins:
+  - {name: request-size-limiting, config: {allowed_payload_size: 2}}
+  - name: key-auth
+consumers:
+- username: alice
+  plugins: [{name: file-log, config: {path: /tmp/alice.json}}]
+routes:
+- {name: nowhere, paths: [/nowhere]}
+- {name: secure, paths: [/secure], protocols: [https], service: s}
+plugins:
+- {name: file-log, config: {path: /tmp/all.json}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "kong.yml"
+    path.write_text(FILE)
+    return path
+
+
+def explained(file: Path, *args: str) -> Result:
+    result = CliRunner().invoke(main, ["explain", str(file), *args])
+    result.stdout_bytes = result.stdout_bytes.replace(f"{file}:".encode(), b"")
+    return result
+
+
+def test_the_route_the_address_the_plugins_and_the_limits(file: Path) -> None:
+    result = explained(file, "get", "/a/x?y=1")
+    assert result.exit_code == 0
+    assert (
+        result.stdout
+        == """\
+GET /a/x?y=1
+
+route       gets (7)
+            methods GET
+            paths /a, ~/b/(?<id>\\d+)
+            '/a' is left out of the upstream's path (strip_path)
+service     s (3)
+upstream    http://h.example:8080/base/x?y=1
+plugins     1250  key-auth               for the service  19
+            951   request-size-limiting  for the service  18
+            9     file-log               for everything   27
+limits      connect_timeout 60000 ms
+            write_timeout 60000 ms
+            read_timeout 5000 ms
+            retries 5
+            a body of 2097152 bytes (request-size-limiting)
+passed over elsewhere (10) /a: no host fits 'localhost:8000'
+"""
+    )
+
+
+def test_headers_and_whole_urls_count(file: Path) -> None:
+    for args in (["/a/1", "-H", "host: x.example"], ["http://x.example/a/1"]):
+        lines = explained(file, "POST", *args).stdout.splitlines()
+        assert "route       elsewhere (10)" in lines
+        assert "upstream    http://h.example:8080/base/a/1" in lines
+
+
+def test_captures_are_shown(file: Path) -> None:
+    assert "captured id = 7" in explained(file, "GET", "/b/7").stdout
+
+
+def test_a_consumers_own_plugins_run_for_the_consumer(file: Path) -> None:
+    known = explained(file, "GET", "/a", "--consumer", "alice").stdout
+    assert "9     file-log               for the consumer  22" in known
+    nobody = explained(file, "GET", "/a", "--consumer", "bob")
+    assert (nobody.exit_code, nobody.stdout) == (2, "")
+    assert f"there is no consumer 'bob' in {file}" in nobody.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (
+            ["GET", "/none"],
+            "route       none: the answer is 404 no Route matched with those values",
+        ),
+        (
+            ["GET", "/secure"],
+            "route       none: the answer is 426 Please use HTTPS protocol",
+        ),
+        (
+            ["GET", "/nowhere"],
+            "upstream    none: the answer is 503 no Service found with those values",
+        ),
+        (["GET", "/stopped"], "upstream    none: request-termination answers 403"),
+        (["GET", "https://h/secure/x"], "upstream    http://h.example:8080/base/x"),
+    ],
+)
+def test_where_a_request_ends_instead(file: Path, args: list[str], line: str) -> None:
+    result = explained(file, *args)
+    assert line in result.stdout.splitlines()
+    assert result.exit_code == (line.startswith("route"))
+
+
+@pytest.mark.parametrize("header", ["x", ": y", ""])
+def test_a_header_has_a_name_and_a_colon(file: Path, header: str) -> None:
+    result = explained(file, "GET", "/a", "-H", header)
+    assert result.exit_code == 2
+    assert "expected NAME:VALUE" in result.stderr
+
+
+def test_a_file_with_problems_explains_nothing(file: Path) -> None:
+    file.write_text("services: []")
+    result = explained(file, "GET", "/a")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+class Chooses(Plugin):
+    name = "chooses"
+
+    def explain(self, exchange: object) -> list[tuple[str, str]]:
+        return [("upstream", "http://chosen.example/")]
+
+
+def test_objects_are_explained_like_a_file() -> None:
+    proxy = Proxy([Service("http://h", routes=[Route(paths=["/"])])], (), [Chooses()])
+    told = explain.Explanation(proxy, explain.request("GET", "/x"))
+    lines = [*told.lines()]
+    assert "route       a route without a name" in lines
+    assert "upstream    http://chosen.example/" in lines
+    assert "plugins     0  chooses  for everything" in lines
+
+
+def test_long_lists_are_cut() -> None:
+    routes = [Route(name=f"r{n}", paths=[f"/{n}"]) for n in range(30)]
+    told = explain.Explanation(Proxy((), routes), explain.request("GET", "/x"))
+    assert [*told.lines()][-1] == "            and 10 more"

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
+
+from kongai.incoming import (
+    client_headers,
+    origin_form,
+    query_arguments,
+    raw_target,
+    received_headers,
+)
+
+
+def request(environ: dict[str, Any]) -> Request:
+    return Request(EnvironBuilder("/", environ_overrides=environ).get_environ())
+
+
+@pytest.mark.parametrize(
+    ("environ", "target"),
+    [
+        ({"REQUEST_URI": "/a/../b%2F?x=%2f"}, "/a/../b%2F?x=%2f"),
+        ({"RAW_URI": "/a%2Fb"}, "/a%2Fb"),
+        ({"REQUEST_URI": "/a", "RAW_URI": "/b"}, "/a"),
+        ({"REQUEST_URI": "/a?"}, "/a?"),
+        ({"REQUEST_URI": "http://b:1/x?y"}, "/x?y"),
+        ({"REQUEST_URI": "https://b"}, "/"),
+        ({"REQUEST_URI": "/x?y=http://b/z"}, "/x?y=http://b/z"),
+        ({"REQUEST_URI": "/ai/x?y", "SCRIPT_NAME": "/ai"}, "/x?y"),
+        ({"REQUEST_URI": "/ai", "SCRIPT_NAME": "/ai"}, "/"),
+        ({"REQUEST_URI": "/ai?y", "SCRIPT_NAME": "/ai"}, "/?y"),
+        ({"REQUEST_URI": "/a%20b/x", "SCRIPT_NAME": "/a b"}, "/x"),
+        # The client wrote the mount's name in another way: only the rest is sure.
+        (
+            {"REQUEST_URI": "/%61i/x%2Fy", "SCRIPT_NAME": "/ai", "PATH_INFO": "/x/y"},
+            "/x/y",
+        ),
+        (
+            {"REQUEST_URI": "/aigle/x", "SCRIPT_NAME": "/ai", "PATH_INFO": "/x"},
+            "/x",
+        ),
+        # Servers that keep nothing raw: PEP 3333's decoded path, encoded again.
+        ({"PATH_INFO": "/a b/caf\xc3\xa9"}, "/a%20b/caf%C3%A9"),
+        ({"PATH_INFO": "/a?b#c%"}, "/a%3Fb%23c%25"),
+        ({"PATH_INFO": "/a/b:c@d!$&'()*+,;=~-._"}, "/a/b:c@d!$&'()*+,;=~-._"),
+        ({"PATH_INFO": "/a", "QUERY_STRING": "x=%2f&y"}, "/a?x=%2f&y"),
+        ({"PATH_INFO": ""}, "/"),
+        ({}, "/"),
+    ],
+)
+def test_the_raw_target_below_the_mount(environ: dict[str, Any], target: str) -> None:
+    assert raw_target(environ) == target
+
+
+def test_headers_are_as_the_server_kept_them() -> None:
+    raw = [("x-b", "1"), ("X-A", "2"), ("x-B", "3")]
+    found = request({"kongai.headers": raw})
+    assert list(client_headers(found)) == raw
+    found = request({"HTTP_X_A": "1"})
+    assert client_headers(found)["x-a"] == "1"
+
+
+def test_what_is_for_the_next_hop_alone_goes() -> None:
+    raw = [("Connection", "x-a, Host"), ("X-A", "1"), ("Host", "h"), ("X-B", "2")]
+    found = request({"kongai.headers": raw})
+    assert received_headers(found) == raw
+    assert [name for name, _ in client_headers(found)] == ["Connection", "Host", "X-B"]
+
+
+@pytest.mark.parametrize(
+    ("query", "arguments"),
+    [
+        ("", {}),
+        ("a=1&b=2&a=3", {"a": ["1", "3"], "b": ["2"]}),
+        ("a&&b=", {"a": [True], "b": [""]}),
+        ("%61=d+e%20f&=x", {"a": ["d e f"], "": ["x"]}),
+    ],
+)
+def test_the_arguments_of_a_query(query: str, arguments: dict[str, Any]) -> None:
+    assert query_arguments(query) == arguments
+
+
+@pytest.mark.parametrize(
+    ("target", "origin"),
+    [
+        ("/a", "/a"),
+        ("/foo://bar/a", "/foo://bar/a"),
+        ("/a?u=http://b/c", "/a?u=http://b/c"),
+        ("http://h/a?b=/c", "/a?b=/c"),
+        ("HTTP://h:81/a", "/a"),
+        ("http://h", "/"),
+        ("http://h?x=/a", "/?x=/a"),
+        ("*", "*"),
+    ],
+)
+def test_the_origin_form_of_a_target(target: str, origin: str) -> None:
+    assert origin_form(target) == origin
