@@ -84,13 +84,28 @@ class Setup(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fact:
-    """One row: a request to a route of the gateway, and all that must come of it."""
+class Row:
+    """A case of a fact: its number, and what is so in this case."""
 
     number: int
     says: str
     kong: str = ""
     """What Kong does, where our outcome is another one on purpose."""
+
+    def __str__(self) -> str:
+        kong = f" [Kong: {self.kong}]" if self.kong else ""
+        return f"fact {self.number}: {self.says}{kong}"
+
+    @property
+    def id(self) -> str:
+        """The number and the sentence, for pytest's -k."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.says.lower()).strip("-")
+        return f"fact-{self.number:02}-{words}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact(Row):
+    """A request to a route of the gateway, and all that must come of it."""
 
     route: str = "anything"
     method: str = "POST"
@@ -112,16 +127,6 @@ class Fact:
     values of a header. None if it must not be asked."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the record by their paths; a pattern must match the whole value."""
-
-    def __str__(self) -> str:
-        kong = f" [Kong: {self.kong}]" if self.kong else ""
-        return f"fact {self.number}: {self.says}{kong}"
-
-    @property
-    def id(self) -> str:
-        """The number and the sentence, for pytest's -k."""
-        words = re.sub(r"[^a-z0-9]+", "-", self.says.lower()).strip("-")
-        return f"fact-{self.number}-{words}"
 
     def check(self, line: Line) -> tuple[Answer, dict[str, Any]]:
         """Make the exchange and hold everything against the row.
@@ -164,7 +169,7 @@ class Fact:
             return exchange(connection, self.method, path, self.body, headers)
 
 
-def facts(*rows: Fact) -> pytest.MarkDecorator:
+def facts(*rows: Row) -> pytest.MarkDecorator:
     """Make rows the cases of a test, as its argument ``fact``."""
     covered.update(row.number for row in rows)
     return pytest.mark.parametrize(
