@@ -302,11 +302,8 @@ def test_the_record(line: Line, fact: Fact) -> None:
 )
 def test_a_log_in_a_missing_directory(line: Line, fact: Fact) -> None:
     text = "failed to open the file: No such file or directory"
-    for number in (1, 2):
-        assert fact.ask(line).status == fact.status
-        wait_until(
-            lambda n=number: line.gateway.stderr_text().count(text) >= n, "error", 5
-        )
+    assert [fact.ask(line).status for _ in range(2)] == [fact.status] * 2
+    wait_until(lambda: line.gateway.stderr_text().count(text) >= 2, "second error", 5)
     assert line.gateway.stderr_text().count(text) == 2
     assert not log_of(line, f"{LOG_PATH}.d").exists()
 

@@ -141,6 +141,7 @@ def late(request: Request, connection: Connection) -> None:
             f"{META}.plugin_id": PLUGIN_ID,
             f"{META}.request_model": UNPRICED,
             f"{META}.response_model": UNPRICED,
+            PAYLOAD: MISSING,
             "kongai.price": "unknown",
         },
     ),
