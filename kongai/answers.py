@@ -105,7 +105,8 @@ def https_required(exchange: Exchange, route: Route) -> HTTPSRequired:
         error.headers = (("Upgrade", "TLS/1.2, HTTP/1.1"),)
     else:
         mount = exchange.request.environ.get("SCRIPT_NAME", "")
-        location = f"https://{exchange.host}{mount}{exchange.target}"
+        host = exchange.forwarded("X-Forwarded-Host", exchange.host_name)
+        location = f"https://{host}{mount}{exchange.target}"
         error.headers = (("Location", location),)
     return error
 

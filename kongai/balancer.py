@@ -15,7 +15,6 @@ from kongai import forwarding
 from kongai.entities import Service
 from kongai.errors import NoServiceFound
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
-from kongai.router import upstream_path
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
@@ -105,9 +104,8 @@ def to_service(exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
     match, service = exchange.match, exchange.service
     if match is None or service is None or service.host is None:
         raise NoServiceFound
-    target = upstream_path(match, exchange.path)
-    if exchange.query is not None:
-        target = f"{target}?{exchange.query}"
+    target = forwarding.service_target(exchange)
+    assert target is not None
     scheme, host, port = service.protocol, service.host, service.port
     host_header = (
         exchange.host

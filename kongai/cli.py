@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import NoReturn
+from ipaddress import ip_network
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import click
 
@@ -127,8 +129,29 @@ def schema() -> None:
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
     help="What to write to standard error.",
 )
+@click.option(
+    "--trusted-ips",
+    multiple=True,
+    default=(),
+    callback=lambda context, option, value: _addresses(value),
+    help="Peers that are believed about their clients: addresses and networks, several "
+    "with commas or by repeating the option.",
+)
+@click.option(
+    "--real-ip-header",
+    default="X-Real-IP",
+    show_default=True,
+    help="The header in which they name the client's address.",
+)
+@click.option(
+    "--real-ip-recursive/--no-real-ip-recursive",
+    default=False,
+    help="Whether of several addresses there the last that is not trusted counts.",
+)
 @click.version_option(__version__, prog_name="kongai-serve")
-def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) -> None:
+def serve(
+    path: str | None, host: str, port: int, demo: bool, log_level: str, **trust: Any
+) -> None:
     """Run the AI gateway that CONFIG describes, a Kong declarative file.
 
     Without CONFIG it is the gateway of Kong's how-to for Claude Code: route /anything
@@ -150,9 +173,9 @@ def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) ->
         upstream = Server(("127.0.0.1", 0), EchoLLM())
         upstream.start()
     if path is None:
-        proxy = _ready_made(upstream.url if upstream else None)
+        proxy = _ready_made(upstream.url if upstream else None, trust)
     else:
-        _, proxy = _load(path)
+        _, proxy = _load(path, trust)
     server = Server((host, port), proxy)
     try:
         server.start()
@@ -173,14 +196,25 @@ def serve(path: str | None, host: str, port: int, demo: bool, log_level: str) ->
         upstream.drain(0)
 
 
-def _ready_made(upstream_url: str | None) -> Proxy:
+def _addresses(values: Sequence[str]) -> list[str]:
+    """Addresses and networks, those between commas taken apart."""
+    found = [text.strip() for value in values for text in value.split(",")]
+    for text in found:
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is no IP address or network.") from None
+    return found
+
+
+def _ready_made(upstream_url: str | None, options: Mapping[str, Any]) -> Proxy:
     """The how-to's gateway; for the demonstration, with another upstream."""
     text = files("kongai").joinpath("howto.yml").read_text(encoding="utf-8")
     data = parse(text).data
     if upstream_url is not None:
         model = data["services"][0]["plugins"][0]["config"]["model"]
         model["options"]["upstream_url"] = upstream_url
-    return Proxy.from_config(data)
+    return Proxy.from_config(data, **options)
 
 
 def _welcome(url: str, proxy: Proxy, *, demo: bool) -> str:
@@ -203,11 +237,13 @@ _CURL = """\
 """
 
 
-def _load(path: str) -> tuple[config.Config, Proxy]:
+def _load(
+    path: str, options: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[config.Config, Proxy]:
     """The file and its gateway: plugins that don't fit together show only there."""
     try:
         found = config.load_file(path)
-        return found, Proxy.from_config(found)
+        return found, Proxy.from_config(found, **options)
     except ConfigError as error:
         for line in ConfigError(error.problems, path).lines():
             click.echo(line, err=True)

@@ -179,6 +179,17 @@ def check_header_name(name: str) -> Iterator[str]:
         )
 
 
+def check_route_sni(sni: str) -> Iterator[str]:
+    """Check a name of the TLS handshake that a route asks for."""
+    name, port = split_port(sni)
+    if ":" in name or name.replace(".", "").isdecimal():
+        yield "must not be an IP"
+    elif port is not None:
+        yield "must not have a port"
+    elif not _HOST.fullmatch(sni):
+        yield f"invalid value: {sni}"
+
+
 def check_service_host(host: str) -> Iterator[str]:
     """Check a service's host: a name or an address."""
     name, port = split_port(host)

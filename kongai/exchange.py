@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kongai.router import Match
 
 _READ_SIZE = 65536
-_PORT = re.compile(r":\d*\Z")
+_PORT = re.compile(r":[^]]*\Z")
 
 
 @dataclass(slots=True)
@@ -195,13 +195,17 @@ class Exchange:
     path: str = "/"
     """The normalised path that routing looks at."""
     query: str | None = field(init=False)
-    """The raw query string, None when there is no question mark. What a plugin changes
-    here goes upstream; the target stays what the client wrote."""
+    """The raw query string, without a fragment; None without a question mark. What a
+    plugin changes here goes upstream; the target stays what the client wrote."""
     headers: Headers = field(default_factory=Headers)
     """The request's headers, in the client's order and spelling. What a plugin changes
     here goes upstream and shows in the record."""
     sent_headers: Headers | None = None
     """Where a balancer changed them for its upstream: the headers as last sent."""
+    trusted: bool = False
+    """Whether the peer is trusted to say how it was asked (`X-Forwarded-*`)."""
+    real_ip: str | None = None
+    """The client's address, if a trusted peer says it."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     timings: Timings = field(default_factory=Timings)
     match: Match | None = None
@@ -250,7 +254,7 @@ class Exchange:
 
     def __post_init__(self) -> None:
         _, mark, query = self.target.partition("?")
-        self.query = query if mark else None
+        self.query = query.partition("#")[0] if mark else None
 
     def let_go(self) -> None:
         """Close the upstream's answer, or a plugin's, if that was not done yet."""
@@ -289,8 +293,22 @@ class Exchange:
 
     @property
     def host_name(self) -> str:
-        """The Host header without its port."""
-        return _PORT.sub("", self.host)
+        """The Host header in lower case, without its port or a dot at its end."""
+        return _PORT.sub("", self.host).removesuffix(".").lower()
+
+    @property
+    def peer_ip(self) -> str:
+        """The address that the request came from; empty where there is none."""
+        return self.request.remote_addr or ""
+
+    @property
+    def client_ip(self) -> str:
+        """The client's address, by what a trusted peer says or else the peer's."""
+        return self.peer_ip if self.real_ip is None else self.real_ip
+
+    def forwarded(self, name: str, own: str) -> str:
+        """What a trusted peer says in an `X-Forwarded-*` header, or else our own."""
+        return (self.headers.get(name) or own) if self.trusted else own
 
     def read_body(self, limit: int | None = None) -> bytes:
         """Read the whole request body, once.

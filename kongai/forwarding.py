@@ -16,6 +16,7 @@ from kongai._version import __version__
 from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Exchange
 from kongai.incoming import named_by_connection
+from kongai.router import upstream_path
 
 SERVER = f"kongai/{__version__}"
 VIA = f"1.1 {SERVER}"
@@ -73,26 +74,39 @@ def request_headers(
     """
     request = exchange.request
     protocol = request.environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2]
-    peer = request.remote_addr or ""
     mount = request.environ.get("SCRIPT_NAME", "")
     headers = [("Host", host), ("Connection", "keep-alive")]
     headers += _end_to_end(client, _SET_BY_US)
     headers += [
         ("Via", _appended(_joined(client, "via"), f"{protocol} {SERVER}")),
-        ("X-Real-IP", peer),
-        ("X-Forwarded-For", _appended(client.get("x-forwarded-for"), peer)),
+        ("X-Real-IP", exchange.client_ip),
+        ("X-Forwarded-For", _forwarded_for(exchange, client)),
+    ]
+    match, prefix = exchange.match, ""
+    if match and match.route.strip_path and match.prefix != "/":
+        prefix = match.prefix
+    for name, own in (
         ("X-Forwarded-Proto", request.scheme),
         ("X-Forwarded-Host", exchange.host_name),
         ("X-Forwarded-Port", request.environ.get("SERVER_PORT", "")),
         ("X-Forwarded-Path", mount + exchange.target.partition("?")[0]),
-        ("X-Kong-Request-Id", exchange.id),
-    ]
-    match = exchange.match
-    if match and match.route.strip_path and match.prefix not in ("", "/"):
-        headers.append(("X-Forwarded-Prefix", match.prefix))
+        ("X-Forwarded-Prefix", prefix),
+    ):
+        if value := exchange.forwarded(name, own):
+            headers.append((name, value))
+    headers.append(("X-Kong-Request-Id", exchange.id))
     if "trailers" in client.get("te", "").lower():
         headers.append(("TE", "trailers"))
     return headers
+
+
+def service_target(exchange: Exchange) -> str | None:
+    """The request target at the route's service; None if there is no service."""
+    match = exchange.match
+    if match is None or match.service is None:
+        return None
+    path, query = upstream_path(match, exchange.path), exchange.query
+    return path if query is None else f"{path}?{query}"
 
 
 def framed_body(
@@ -149,6 +163,11 @@ def reason_phrase(status: int) -> str:
 def appended_via(headers: Headers) -> str:
     """The Via value of an answer that passed through here."""
     return _appended(_joined(headers, "via"), VIA)
+
+
+def _forwarded_for(exchange: Exchange, client: Headers) -> str:
+    given = client.get("x-forwarded-for")
+    return f"{given}, {exchange.peer_ip}" if given else exchange.client_ip
 
 
 def _end_to_end(

@@ -6,13 +6,16 @@ import io
 import re
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
 
 from werkzeug.datastructures import Headers
+
+from kongai.errors import RequestRejected
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
+_BAD_ESCAPE = re.compile("%(?:00|(?![0-9a-fA-F]{2}))")
 _ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
 
 
@@ -43,6 +46,34 @@ def origin_form(target: str) -> str:
     return rest if rest.startswith("/") else f"/{rest}"
 
 
+def objection(method: str, target: str) -> RequestRejected | None:
+    """What is wrong with a request line, as nginx sees it; None if nothing is.
+
+    Args:
+        method: as the client sent it.
+        target: below the mount point, as the client wrote it.
+    """
+    if method == "TRACE":
+        return RequestRejected("Method not allowed", status=405)
+    path = target.partition("?")[0].partition("#")[0]
+    if _BAD_ESCAPE.search(path) or _climbs(unquote(path, "latin-1")):
+        return RequestRejected("Bad request", status=400)
+    return None
+
+
+def _climbs(path: str) -> bool:
+    """Whether a path leaves its root on the way."""
+    depth = 0
+    for segment in path.split("/"):
+        if segment == "..":
+            depth -= 1
+        elif segment not in ("", "."):
+            depth += 1
+        if depth < 0:
+            return True
+    return False
+
+
 def raw_target(environ: dict[str, Any]) -> str:
     """The request target as it came, below the mount point.
 
@@ -66,6 +97,14 @@ def raw_target(environ: dict[str, Any]) -> str:
 
 def _quote(path: str) -> str:
     return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~-._")
+
+
+def tls_name(request: Request) -> str | None:
+    """The name of the TLS handshake, empty if unknown; None for plain HTTP."""
+    if request.scheme != "https":
+        return None
+    name: str = request.environ.get("SSL_TLS_SNI", "")
+    return name
 
 
 def client_headers(request: Request) -> Headers:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote_plus
 
-from kongai import redact
+from kongai import forwarding, redact
 from kongai.entities import Consumer, Route, Service
 from kongai.exchange import Exchange, Try, milliseconds
 from kongai.incoming import received_headers
@@ -46,7 +46,7 @@ def serialize(exchange: Exchange) -> dict[str, Any]:
         "latencies": _latencies(exchange),
         "upstream_uri": _upstream_uri(exchange),
         "upstream_status": _upstream_status(exchange),
-        "client_ip": exchange.request.remote_addr or "",
+        "client_ip": exchange.client_ip,
         "started_at": exchange.timings.started_at,
         "source": exchange.source,
         "workspace": WORKSPACE,
@@ -159,10 +159,12 @@ def _latencies(exchange: Exchange) -> dict[str, int]:
 
 
 def _upstream_uri(exchange: Exchange) -> str:
-    request = exchange.upstream_request
-    return (
-        "" if request is None else redact.target(request.target, exchange.secret_names)
-    )
+    """Where the request went, or would have gone if a plugin had not answered it."""
+    if exchange.upstream_request is not None:
+        target = exchange.upstream_request.target
+    else:
+        target = forwarding.service_target(exchange) or ""
+    return redact.target(target, exchange.secret_names)
 
 
 def _upstream_status(exchange: Exchange) -> str:

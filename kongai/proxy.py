@@ -41,12 +41,13 @@ from kongai.exchange import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from kongai.incoming import client_headers, raw_target
+from kongai.incoming import client_headers, objection, raw_target, tls_name
 from kongai.log import serialize
 from kongai.plugin import Plugin
 from kongai.router import Match, Router
 from kongai.scopes import Plugins, Scope, Scoped
 from kongai.sinks import LogSink
+from kongai.trust import Trust
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -71,6 +72,11 @@ class Proxy:
         sinks: take every record.
         transport: how upstreams are reached; `RequestsTransport` when None.
         fallback: a WSGI application for requests that match no route.
+        trusted_ips: addresses and networks of peers, such as a load balancer, that are
+            believed about the client's address and in `X-Forwarded-*`.
+        real_ip_header: the header in which they name the client's address.
+        real_ip_recursive: of several addresses there, the last that is not trusted
+            counts, instead of the last.
 
     Raises:
         ConfigError: plugins can't be used together, or names clash.
@@ -87,11 +93,15 @@ class Proxy:
         extra_plugins: Sequence[Plugin] = (),
         transport: Transport | None = None,
         fallback: WSGIApplication | None = None,
+        trusted_ips: Iterable[str] = (),
+        real_ip_header: str = "X-Real-IP",
+        real_ip_recursive: bool = False,
     ) -> None:
         if not services and not routes:
             routes = (Route(paths=("/",)),)
         self.sinks = tuple(sinks)
         self._fallback = fallback
+        self._trust = Trust(trusted_ips, real_ip_header, recursive=real_ip_recursive)
         self._transport = transport or _default_transport()
         pairs = inventory.paired(services, routes)
         self.consumers = inventory.directory(consumers)
@@ -121,7 +131,8 @@ class Proxy:
             data: what a Kong file says, as Python data; or what `kongai.config` loaded.
             plugins: more plugins, for every route.
             sinks: take every record.
-            options: `transport` and `fallback`, as for the class.
+            options: `transport`, `fallback`, `trusted_ips`, `real_ip_header` and
+                `real_ip_recursive`, as for the class.
 
         Raises:
             ConfigError: with every problem found.
@@ -230,22 +241,37 @@ class Proxy:
             headers=client_headers(request),
             consumers=self.consumers,
         )
+        peer = exchange.peer_ip
+        exchange.trusted = self._trust.trusts(peer)
+        exchange.real_ip = self._trust.client_ip(peer, exchange.headers)
+        exchange.error = objection(request.method, target)
+        if exchange.error is None:
+            self._route(exchange)
+        return exchange
+
+    def _route(self, exchange: Exchange) -> None:
+        """Find the route, after the plugins that may change what it is found by."""
         try:
             for rewrite in self._unmatched.rewrite:
                 rewrite(exchange)
         except BaseException as error:
             # It is raised again where there is a chain to record it.
             exchange.error = error
+        request = exchange.request
         match = self.router.match(
-            request.method, exchange.host, exchange.path, exchange.headers
+            request.method,
+            exchange.host,
+            exchange.path,
+            exchange.headers,
+            sni=tls_name(request),
         )
-        if match is not None and request.scheme not in match.route.protocols:
+        scheme = exchange.forwarded("X-Forwarded-Proto", request.scheme)
+        if match and "http" not in match.route.protocols and scheme != "https":
             exchange.error = exchange.error or answers.https_required(
                 exchange, match.route
             )
         else:
             exchange.match = match
-        return exchange
 
     def _fallback_for(self, exchange: Exchange) -> WSGIApplication | None:
         return None if exchange.match or exchange.error else self._fallback

@@ -115,7 +115,7 @@ def test_paths_of_routes(path: str, problems: list[str]) -> None:
 @pytest.mark.parametrize(
     "pattern",
     ["/(", "/[", "/*+?**", "/(?<n>x)(?<n>y)", "/(?<1>x)", r"/\p{L}", "/a{99999999999}"]
-    + ["/x(?i)y", "/[[:alpha:]]", "/" + "(" * 10_000 + ")" * 10_000],
+    + ["/[[:alpha:]]", "/" + "(" * 10_000 + ")" * 10_000],
 )
 def test_a_regex_that_python_reads_not_at_all_or_otherwise_is_refused(
     pattern: str,

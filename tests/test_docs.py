@@ -140,7 +140,7 @@ def test_options_of_serve_are_in_the_readme_with_their_defaults() -> None:
     there = options(cli.serve)
     assert set(documented) == {*there, "--help"}
     for name, option in there.items():
-        if not option.is_flag:
+        if not option.is_flag and not option.multiple:
             assert documented[name][0] == f"`{option.default}`"
     levels = re.findall(r"`(\w+)`", documented["--log-level"][1])
     assert tuple(levels) == cli.LOG_LEVELS

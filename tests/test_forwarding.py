@@ -102,8 +102,8 @@ def test_the_head_of_a_request() -> None:
         ("X-Forwarded-Host", "front.example"),
         ("X-Forwarded-Port", "8000"),
         ("X-Forwarded-Path", "/a/x"),
-        ("X-Kong-Request-Id", found.id),
         ("X-Forwarded-Prefix", "/a"),
+        ("X-Kong-Request-Id", found.id),
     ]
 
 

@@ -4,11 +4,14 @@ They are plain values: immutable structs with Kong's names, defaults and rules. 
 gateway makes of them is elsewhere: `kongai.router`, `kongai.balancer`, `kongai.plugin`.
 """
 
+from kongai.entities.certificate import CACertificate, Certificate
 from kongai.entities.consumer import Consumer, KeyAuthCredential
 from kongai.entities.route import Route
 from kongai.entities.service import Service
 
 STRUCTS = {
+    "certificates": Certificate,
+    "ca_certificates": CACertificate,
     "services": Service,
     "routes": Route,
     "consumers": Consumer,
@@ -16,4 +19,12 @@ STRUCTS = {
 }
 """The kinds of entities, by the name of their section in a file."""
 
-__all__ = ["Consumer", "KeyAuthCredential", "Route", "STRUCTS", "Service"]
+__all__ = [
+    "CACertificate",
+    "Certificate",
+    "Consumer",
+    "KeyAuthCredential",
+    "Route",
+    "STRUCTS",
+    "Service",
+]

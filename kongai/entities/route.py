@@ -87,8 +87,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the route as a whole: a field's path and Kong's text."""
-        if not (self.methods or self.hosts or self.headers or self.paths):
-            protocol = "https" if "https" in self.protocols else "http"
+        protocol = "https" if "https" in self.protocols else "http"
+        snis = self.snis if protocol == "https" else None
+        if not (self.methods or self.hosts or self.headers or self.paths or snis):
             yield (
                 "",
                 "must set one of 'methods', 'hosts', 'headers', 'paths'"
@@ -101,6 +102,20 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         for index, host in enumerate(self.hosts or ()):
             for text in criteria.check_route_host(host):
                 yield f"hosts.{index}", text
+        if self.snis and protocol == "http":
+            yield (
+                "snis",
+                _SNIS_WITHOUT_TLS,
+            )
+        for index, sni in enumerate(self.snis or ()):
+            for text in criteria.check_route_sni(sni):
+                yield f"snis.{index}", text
         for name, values in (self.headers or {}).items():
             for text in criteria.check_route_header(name, values):
                 yield "headers", text
+
+
+_SNIS_WITHOUT_TLS = (
+    "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or "
+    "'tls_passthrough'"
+)

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from kongai import criteria
+from kongai.entities.certificate import CACertificate, Certificate
 from kongai.entities.route import Route
 from kongai.entities.types import (
     DEFAULT_PORTS,
@@ -39,14 +40,15 @@ class Service(_URL, frozen=True, kw_only=True):
         connect_timeout, write_timeout, read_timeout: milliseconds; the last two are
             the gap between two successive operations, not a total.
         tls_verify: false accepts any certificate; null (the default) verifies.
+        tls_verify_depth: how many certificates may stand between the service's and the
+            authority's.
+        ca_certificates: the authorities that may vouch for the service; null (the
+            default) for those that are generally trusted.
+        client_certificate: what is shown to a service that asks who is there.
 
     Raises:
         ValueError: the `url` is not one.
     """
-
-    NOT_HERE: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("ca_certificates", "client_certificate", "tls_verify_depth"), NOT_HERE
-    )
 
     NOT_NULL: ClassVar[frozenset[str]] = frozenset({"protocol", "port", "enabled"})
 
@@ -66,6 +68,9 @@ class Service(_URL, frozen=True, kw_only=True):
     enabled: bool = True
     tags: Tags | None = None
     tls_verify: bool | None = None
+    tls_verify_depth: Annotated[int, Meta(ge=0, le=64)] | None = None
+    ca_certificates: Sequence[CACertificate] | None = None
+    client_certificate: Certificate | None = None
     id: str | None = None
     created_at: Timestamp | None = None
     updated_at: Timestamp | None = None
@@ -83,6 +88,19 @@ class Service(_URL, frozen=True, kw_only=True):
             yield "host", text
         for text in criteria.check_service_path(self.path) if self.path else ():
             yield "path", text
+        if self.protocol == "https":
+            return
+        given = [name for name in _FOR_TLS if getattr(self, name) is not None]
+        if given:
+            yield "", "failed conditional validation given value of field 'protocol'"
+        for name in given:
+            yield name, "value must be null"
+
+
+_FOR_TLS = (
+    *("tls_verify", "tls_verify_depth"),
+    *("ca_certificates", "client_certificate"),
+)
 
 
 def url_parts(url: str) -> dict[str, Any]:

@@ -127,9 +127,10 @@ def flat(seen: list[dict[str, Any]], response: dict[str, Any] | None) -> dict[st
 
 def headers(whose: str, pairs: list[list[str]]) -> dict[str, Any]:
     """A field for each header name; the order counts among those of one name."""
+    # nginx says what HTTP/1.1 does anyway.
     found: dict[str, Any] = {}
     for name, value in pairs:
-        if name != "Date":
+        if name != "Date" and (whose, value) != ("answer", "keep-alive"):
             found.setdefault(f"{whose} {name}", []).append(value)
     return found
 
