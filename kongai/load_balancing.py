@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from kongai.criteria import split_port
 from kongai.entities import Upstream
-from kongai.forwarding import bracketed, host_header
+from kongai.forwarding import host_header, with_port
 from kongai.incoming import query_arguments
 
 if TYPE_CHECKING:
@@ -88,8 +89,12 @@ class LoadBalancer:
 
     def host_header(self, scheme: str, peer: Peer) -> str:
         """What the Host header says to a target."""
-        name = self.upstream.host_header or bracketed(peer.host)
-        return host_header(scheme, name, peer.port)
+        given = self.upstream.host_header
+        if given is None:
+            return host_header(scheme, peer.host, peer.port)
+        # One that has a port of its own is complete.
+        has_port = split_port(given)[1] is not None
+        return given if has_port else with_port(given, scheme, peer.port)
 
 
 class Turn:
