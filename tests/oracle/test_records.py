@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kongai import Proxy, registry
+from kongai import Proxy
 from kongai.config import load_mapping
 from kongai.testing import ListSink
 from tests.live.anthropic_api import Usage, message, message_events
@@ -75,6 +75,17 @@ def complete(text: str) -> bytes | None:
     return raw if isinstance(raw, bytes) else None
 
 
+def said(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what kongai adds, and without the names of the two."""
+    return {
+        path: re.sub(r"\b(kong|kongai)/[\w.]+", "NAME", value)
+        if path.endswith((".server", ".via"))
+        else value
+        for path, value in record.items()
+        if not path.startswith("kongai.")
+    }
+
+
 EXCHANGES: dict[str, dict[str, Any]] = {
     name: {**exchange, "request": raw}
     for name, exchange in load("kong-records.json", ORACLE.parent).items()
@@ -89,9 +100,6 @@ AREA = Area("records")
 RAN: set[str] = set()
 
 
-@pytest.mark.skipif(
-    "key-auth" not in registry.plugin_names(), reason="the cases authenticate"
-)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
 def test_records_have_kongs_fields(case: dict[str, Any], tmp_path: Path) -> None:
     arrived = run(case, tmp_path / "log.json")
@@ -106,7 +114,7 @@ def test_records_have_kongs_fields(case: dict[str, Any], tmp_path: Path) -> None
         for index, (theirs, own) in enumerate(pairs):
             if isinstance(theirs, dict):
                 where = f"{case['name']} {name} {index}"
-                lines += AREA.unexplained(where, without_ids(theirs), own)
+                lines += AREA.unexplained(where, said(without_ids(theirs)), said(own))
     assert lines == []
 
 
@@ -115,7 +123,7 @@ def test_records_of_calls_to_models_have_kongs_fields(name: str) -> None:
     kong = EXCHANGES[name]["record"]
     RAN.add(name)
     ours = record_of(EXCHANGES[name]["request"])
-    assert AREA.unexplained(f"call {name}", shape(kong), shape(ours)) == []
+    assert AREA.unexplained(f"call {name}", said(shape(kong)), said(shape(ours))) == []
 
 
 def test_every_difference_is_one() -> None:
