@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from kongai.criteria import split_port
 from kongai.entities import Upstream
-from kongai.forwarding import bracketed, host_header
+from kongai.forwarding import host_header
 from kongai.incoming import query_arguments
 
 if TYPE_CHECKING:
@@ -88,8 +89,12 @@ class LoadBalancer:
 
     def host_header(self, scheme: str, peer: Peer) -> str:
         """What the Host header says to a target."""
-        name = self.upstream.host_header or bracketed(peer.host)
-        return host_header(scheme, name, peer.port)
+        if self.upstream.host_header is None:
+            return host_header(scheme, peer.host, peer.port)
+        name, port = split_port(self.upstream.host_header)
+        if port is not None:
+            return self.upstream.host_header
+        return host_header(scheme, name.strip("[]"), peer.port)
 
 
 class Turn:
