@@ -367,6 +367,9 @@ class _Answer:
             headers.append(("Connection", "close"))
         elif message.version == "1.0":
             headers.append(("Connection", "keep-alive"))
+        if any(name.lower() == "upgrade" for name, _ in headers):
+            # It is for this connection, and must be named so (RFC 9110, section 7.8).
+            headers.append(("Connection", "Upgrade"))
         head = http1.response_head("1.1", self._status, headers)
         self.sent_headers += headers
         self._head_sent = True

@@ -141,7 +141,11 @@ def response_headers(upstream: Iterable[tuple[str, str]]) -> Headers:
 
 def host_header(scheme: str, host: str, port: int) -> str:
     """A Host value; the scheme's own port is left out."""
-    name = bracketed(host)
+    return with_port(bracketed(host), scheme, port)
+
+
+def with_port(name: str, scheme: str, port: int) -> str:
+    """A name with a port behind it, unless that is the scheme's own."""
     return name if DEFAULT_PORTS[scheme] == port else f"{name}:{port}"
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from kongai.criteria import split_port
 from kongai.entities import Upstream
-from kongai.forwarding import host_header
+from kongai.forwarding import host_header, with_port
 from kongai.incoming import query_arguments
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ class LoadBalancer:
 
     def host_header(self, scheme: str, peer: Peer) -> str:
         """What the Host header says to a target."""
-        if self.upstream.host_header is None:
+        given = self.upstream.host_header
+        if given is None:
             return host_header(scheme, peer.host, peer.port)
-        name, port = split_port(self.upstream.host_header)
-        if port is not None:
-            return self.upstream.host_header
-        return host_header(scheme, name.strip("[]"), peer.port)
+        # One that has a port of its own is complete.
+        has_port = split_port(given)[1] is not None
+        return given if has_port else with_port(given, scheme, peer.port)
 
 
 class Turn:

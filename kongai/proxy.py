@@ -72,8 +72,7 @@ class Proxy:
         trusted_ips: addresses and networks of peers, such as a load balancer, that are
             believed about the client's address and in `X-Forwarded-*`.
         real_ip_header: the header in which they name the client's address.
-        real_ip_recursive: of several addresses there, the last that is not trusted
-            counts, instead of the last.
+        real_ip_recursive: of several there, the last that is not trusted counts.
 
     Raises:
         ConfigError: plugins can't be used together, or names clash.
@@ -242,12 +241,11 @@ class Proxy:
             consumers=self.consumers,
             upstreams=self.upstreams,
         )
-        peer = exchange.peer_ip
-        exchange.trusted = self._trust.trusts(peer)
-        exchange.real_ip = self._trust.client_ip(peer, exchange.headers)
-        exchange.error = objection(request.method, target)
-        if exchange.error is None:
-            self._route(exchange)
+        self._trust.look_at(exchange)
+        self._route(exchange)
+        refusal = objection(request.method, target)
+        if refusal and (exchange.match or not self._fallback):
+            exchange.match, exchange.error = None, exchange.error or refusal
         return exchange
 
     def _route(self, exchange: Exchange) -> None:
@@ -258,19 +256,14 @@ class Proxy:
         except BaseException as error:
             # It is raised again where there is a chain to record it.
             exchange.error = error
-        request = exchange.request
+        request, sni = exchange.request, tls_name(exchange.request)
         match = self.router.match(
-            request.method,
-            exchange.host,
-            exchange.path,
-            exchange.headers,
-            sni=tls_name(request),
+            request.method, exchange.host, exchange.path, exchange.headers, sni=sni
         )
         scheme = exchange.forwarded("X-Forwarded-Proto", request.scheme)
         if match and "http" not in match.route.protocols and scheme != "https":
-            exchange.error = exchange.error or answers.https_required(
-                exchange, match.route
-            )
+            refusal = answers.https_required(exchange, match.route)
+            exchange.error = exchange.error or refusal
         else:
             exchange.match = match
 

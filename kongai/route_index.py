@@ -237,4 +237,4 @@ def _beginning(regex: str) -> str:
     found = _LITERAL.match(regex)
     assert found is not None
     text, following = found.group(), regex[found.end() : found.end() + 1]
-    return text[:-1] if following in ("*", "?", "{", "+") and following else text
+    return text[:-1] if following in ("*", "?", "{", "+") else text

@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_network
 from werkzeug.datastructures import Headers
 
 from kongai.errors import ConfigError, Problem
+from kongai.exchange import Exchange
 
 _WITH_PORT = re.compile(r"\[(?P<v6>[^]]*)\](?::\d+)?|(?P<v4>[\d.]+):\d+")
 _INVALID = "must be a valid IPv4 or IPv6 address or CIDR block"
@@ -53,6 +54,11 @@ class Trust:
             return False
         mapped = getattr(address, "ipv4_mapped", None)
         return any((mapped or address) in network for network in self._networks)
+
+    def look_at(self, exchange: Exchange) -> None:
+        """Say of an exchange whether its peer is trusted, and who the client is."""
+        exchange.trusted = self.trusts(exchange.peer_ip)
+        exchange.real_ip = self.client_ip(exchange.peer_ip, exchange.headers)
 
     def client_ip(self, peer: str, headers: Headers) -> str:
         """The client's address, by what its peer says if it is trusted."""

@@ -285,6 +285,7 @@ def test_serve_can_not_read_a_missing_file(tmp_path: Path) -> None:
         (["--port", "70000"], "Invalid value for '--port'"),
         (["--log-level", "loud"], "Invalid value for '--log-level'"),
         (["one.yml", "two.yml"], "unexpected extra argument"),
+        (["--trusted-ips", "::1,here"], "'here' is no IP address or network."),
     ],
 )
 def test_serve_refuses_a_wrong_command_line(args: list[str], reason: str) -> None:

@@ -851,3 +851,13 @@ def test_read1_takes_what_has_come() -> None:
         wire.send(sent[-5:])
         assert wire.rest() == b"x"
     assert parts == [b"hello", b"world"]
+
+
+def test_an_upgrade_that_is_asked_for_is_named_as_the_connections() -> None:
+    wanted = saying(
+        (b"tls",), "426 Upgrade Required", ("Upgrade", "TLS/1.2"), length(3)
+    )
+    with served(wanted) as wire:
+        for _ in range(2):  # the connection stays as it is
+            wire.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert wire.answer().headers["connection"] == "Upgrade"

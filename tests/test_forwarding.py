@@ -328,3 +328,31 @@ def test_a_host_is_named_with_its_port_unless_it_is_the_schemes(
     scheme: str, host: str, port: int, value: str
 ) -> None:
     assert host_header(scheme, host, port) == value
+
+
+SAID = [
+    ("X-Forwarded-Proto", "https"),
+    ("X-Forwarded-Host", "public.example"),
+    ("X-Forwarded-Port", "443"),
+    ("X-Forwarded-Path", "/public/a/x"),
+    ("X-Forwarded-Prefix", "/public"),
+]
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_trusted_peer_says_how_it_was_asked(trusted: bool) -> None:
+    found = exchange(SAID, route=Route(paths=("/a",)))
+    found.trusted = trusted
+    own = ["http", "front.example", "8000", "/a/x", "/a"]
+    sent = [values(upstream(found), name) for name, _ in SAID]
+    assert sent == [[value] for value in ([v for _, v in SAID] if trusted else own)]
+
+
+def test_a_trusted_peer_is_the_last_of_those_who_forwarded() -> None:
+    found = exchange([("X-Forwarded-For", "198.51.100.1")])
+    found.trusted, found.real_ip = True, "198.51.100.1"
+    assert values(upstream(found), "X-Forwarded-For") == ["198.51.100.1, 192.0.2.1"]
+    assert values(upstream(found), "X-Real-IP") == ["198.51.100.1"]
+    alone = exchange([("X-Real-IP", "198.51.100.1")])
+    alone.real_ip = "198.51.100.1"
+    assert values(upstream(alone), "X-Forwarded-For") == ["198.51.100.1"]

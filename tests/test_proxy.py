@@ -887,6 +887,69 @@ def test_what_matches_no_route_goes_to_the_fallback() -> None:
     assert len(gateway.records) == 1
 
 
+@pytest.mark.parametrize("target", ["/s/%zz", "/s/../..", "/%2e%2e/s"])
+def test_a_broken_path_is_refused_and_recorded_without_a_route(target: str) -> None:
+    gateway = Gateway()
+    refused = gateway.ask(environ_overrides={"REQUEST_URI": target})
+    assert refused.status == 400
+    assert b'"message":"Bad request"' in refused.body
+    record = gateway.record
+    assert record["kongai"]["ended"] == "bad_request"
+    assert (record["request"]["uri"], record["upstream_uri"]) == (target, "")
+    assert "route" not in record
+
+
+def test_a_broken_path_of_no_route_is_left_to_the_fallback() -> None:
+    gateway = Gateway(fallback=application)
+    for target, status in (("/s/%zz", 400), ("/other/%zz", 200)):
+        assert gateway.ask(environ_overrides={"REQUEST_URI": target}).status == status
+
+
+@pytest.mark.parametrize(
+    ("trusted", "client", "status"),
+    [((), "192.0.2.1", 426), (["192.0.2.0/24"], "198.51.100.1", 200)],
+)
+def test_a_trusted_peer_is_believed_about_its_client_and_https(
+    trusted: Iterable[str], client: str, status: int
+) -> None:
+    rows = ListSink()
+    routes = [Route(paths=["/a"], protocols=["https"])]
+    proxy = Proxy(
+        [Service("http://h", routes=routes)],
+        sinks=[rows],
+        transport=MockTransport(lambda request: answer(b"secure")),
+        trusted_ips=trusted,
+        real_ip_header="X-Client",
+    )
+    said = {"X-Client": "198.51.100.1", "X-Forwarded-Proto": "https"}
+    peer = {"REMOTE_ADDR": "192.0.2.1"}
+    with Client(proxy).get("/a", headers=said, environ_overrides=peer) as reply:
+        assert reply.status_code == status
+    assert [row["client_ip"] for row in rows] == [client]
+
+
+def test_a_redirection_goes_where_a_trusted_peer_was_asked() -> None:
+    route = Route(paths=["/a"], protocols=["https"], https_redirect_status_code=302)
+    transport = MockTransport(lambda request: answer())
+    proxy = Proxy(routes=[route], transport=transport, trusted_ips=["192.0.2.1"])
+    for peer, host in (("192.0.2.1", "public.example"), ("192.0.2.2", "localhost")):
+        with Client(proxy).get(
+            "/a?b",
+            headers={"X-Forwarded-Host": "public.example"},
+            environ_overrides={"REMOTE_ADDR": peer},
+        ) as reply:
+            assert reply.headers["Location"] == f"https://{host}/a?b"
+
+
+def test_a_route_for_plain_http_takes_https_too() -> None:
+    """As Kong's traditional router does, which asks for no protocol but HTTPS."""
+    route = Route(paths=["/a"], protocols=["http"])
+    transport = MockTransport(lambda request: answer(b"served"))
+    proxy = Proxy([Service("http://h", routes=[route])], transport=transport)
+    with Client(proxy).get("/a", base_url="https://front.example") as reply:
+        assert reply.get_data() == b"served"
+
+
 @pytest.mark.parametrize(
     ("raw", "mount", "target"),
     [

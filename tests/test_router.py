@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -17,9 +17,9 @@ from kongai.proxy import Proxy
 from kongai.router import Match, Router, upstream_path
 from kongai.testing import MockTransport, answer
 
-DATA = Path(__file__).parent / "data"
-ROUTING = yaml.safe_load((DATA / "routing.yml").read_text("utf-8"))
-PATHS = yaml.safe_load((DATA / "upstream_paths.yml").read_text("utf-8"))
+CASES = Path(__file__).parent / "cases"
+ROUTING = yaml.safe_load((CASES / "routing.yml").read_text("utf-8"))
+PATHS = yaml.safe_load((CASES / "upstream_paths.yml").read_text("utf-8"))
 TRANSPORT = MockTransport(lambda request: answer())
 
 
@@ -40,6 +40,7 @@ def find(routes: dict[str, dict[str, Any]], case: dict[str, Any]) -> Match | Non
         case.get("host", "example.com"),
         case.get("path", "/"),
         case.get("headers", {}),
+        sni=case.get("sni"),
     )
 
 
@@ -58,6 +59,9 @@ def test_which_route_wins(
     expected = {key: case[key] for key in ("prefix", "rest", "captures") if key in case}
     found = {key: getattr(match, key, None) for key in expected}
     assert (match and match.route.name, found) == (case["route"], expected)
+    if "upstream" in case:
+        assert match is not None
+        assert upstream_path(match, case["path"]) == case["upstream"]
 
 
 @pytest.mark.parametrize("table", ROUTING, ids=lambda table: table["rule"])
@@ -72,12 +76,23 @@ def test_the_routes_of_the_table_are_ones_that_kong_takes(
     assert len(Proxy.from_config(data, transport=TRANSPORT).routes) == len(routes)
 
 
-@pytest.mark.parametrize(("base", "path", "strip", "request_path", "wanted"), PATHS)
+@pytest.mark.parametrize(
+    ("handling", "base", "path", "strip", "request_path", "wanted"),
+    [(handling, *row) for handling, rows in PATHS.items() for row in rows],
+)
 def test_the_path_upstream(
-    base: str | None, path: str | None, strip: bool, request_path: str, wanted: str
+    handling: Literal["v0", "v1"],
+    base: str | None,
+    path: str | None,
+    strip: bool,
+    request_path: str,
+    wanted: str,
 ) -> None:
     route = Route(
-        paths=None if path is None else (path,), methods=("GET",), strip_path=strip
+        paths=None if path is None else (path,),
+        methods=("GET",),
+        strip_path=strip,
+        path_handling=handling,
     )
     match = Router([(route, Service(host="h", path=base))]).match(
         "GET", "h", request_path, {}
@@ -130,6 +145,55 @@ def test_no_more_than_255_header_names_count() -> None:
     match = Router([(older, None), (many, None)]).match("GET", "h", "/", headers)
     assert match is not None
     assert match.route.name == "older"
+
+
+def test_an_explanation_names_what_each_route_lacks_up_to_the_one_that_matches() -> (
+    None
+):
+    routes = {
+        "both": {"hosts": ["a.t"], "paths": ["/a"], "methods": ["PUT"]},
+        "header": {"hosts": ["a.t"], "headers": {"x-team": ["1"]}},
+        "two": {"paths": ["/b", "/a"], "hosts": ["a.t"]},
+        "never": {"paths": ["/"]},
+    }
+    tried = router(routes).explain("GET", "a.t", "/a", {})
+    assert [(found.route.name, found.path, found.objection) for found in tried] == [
+        ("both", "/a", "method GET is not one of ['PUT']"),
+        ("header", None, "header x-team is not there or has another value"),
+        ("two", "/a", None),
+    ]
+    assert [found.objection for found in router(routes).explain("GET", "b", "/c", {})][
+        :4
+    ] == ["no host fits 'b'"] * 4
+
+
+def test_an_explanation_says_why_a_route_with_snis_has_no_turn() -> None:
+    routes = {"sni": {"paths": ["/"], "snis": ["s.t"]}, "plain": {"paths": ["/"]}}
+    tried = router(routes).explain("GET", "h", "/", {})
+    assert [(found.route.name, found.objection) for found in tried] == [
+        ("sni", "it has SNIs, and for plain HTTP a route without them comes first"),
+        ("plain", None),
+    ]
+    (found,) = router(routes).explain("GET", "h", "/", {}, sni="s.t")
+    assert found.objection is None
+
+
+@given(st.sampled_from(ROUTING), st.data())
+def test_an_explanation_ends_where_the_match_is(
+    table: dict[str, Any], data: st.DataObject
+) -> None:
+    case = data.draw(st.sampled_from(table["cases"]))
+    match = find(table["routes"], case)
+    tried = router(table["routes"]).explain(
+        case.get("method", "GET"),
+        case.get("host", "example.com"),
+        case.get("path", "/"),
+        case.get("headers", {}),
+        sni=case.get("sni"),
+    )
+    assert [found.route.name for found in tried if found.objection is None] == (
+        [] if match is None else [match.route.name]
+    )
 
 
 def test_a_match_names_the_routes_service() -> None:

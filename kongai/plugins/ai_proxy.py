@@ -25,7 +25,7 @@ from kongai.errors import RequestRejected, UpstreamTruncated
 from kongai.exchange import Attempt, BodyTooLarge, Exchange, UpstreamRequest
 from kongai.llm import pricing
 from kongai.llm.call import Call
-from kongai.llm.formats import AnswerReader
+from kongai.llm.formats import AnswerReader, RequestFacts
 from kongai.plugin import Plugin
 from kongai.plugins.ai_endpoint import Endpoint
 from kongai.plugins.ai_proxy_config import AIProxyConfig
@@ -39,6 +39,7 @@ _PRINTABLE = string.punctuation + " "
 _LONGEST = 200
 _NO_PROMPT = "request body doesn't contain valid prompts"
 _NO_MODEL = "model parameter not found in request, nor in gateway configuration"
+_AMBIGUOUS = "request matches multiple LLM request formats"
 _NO_STREAMS = "response streaming is not enabled for this LLM"
 
 
@@ -176,19 +177,21 @@ class AIProxy(Plugin):
         call.streaming = facts.streaming
         if not facts.has_prompt:
             raise RequestRejected(_NO_PROMPT)
-        call.body = self._apply_rules(body, facts.model, call)
+        call.body = self._apply_rules(body, facts, call)
         call.asked = time.perf_counter()
 
-    def _apply_rules(self, body: bytes, model: str | None, call: Call) -> bytes:
-        """Kong's rules for the model and for streams; the body as it is to go up."""
+    def _apply_rules(self, body: bytes, facts: RequestFacts, call: Call) -> bytes:
+        """Kong's rules, in Kong's order; the body as it is to go up."""
         fixed: dict[str, Any] = {}
-        wanted = self.config.model.name
+        wanted, model = self.config.model.name, facts.model
         if wanted is None and model is None:
             raise RequestRejected(_NO_MODEL)
         if wanted is not None and model is None:
             fixed["model"] = wanted
         elif wanted is not None and model != wanted:
             raise RequestRejected(f"cannot use own model - must be: {wanted}")
+        if facts.ambiguous:
+            raise RequestRejected(_AMBIGUOUS)
         if self.config.response_streaming == "deny" and call.streaming:
             raise RequestRejected(_NO_STREAMS)
         if self.config.response_streaming == "always" and not call.streaming:

@@ -114,6 +114,15 @@ def test_a_request_that_asks_nothing(messages: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "ambiguous"),
+    [(b'"hi"', True), (b'""', True), (b"null", False), (b'["hi"]', False)],
+)
+def test_a_chat_with_a_completions_prompt(prompt: bytes, ambiguous: bool) -> None:
+    body = b'{"prompt":%b,"messages":[1]}' % prompt
+    assert anthropic.read_request(body).ambiguous is ambiguous
+
+
+@pytest.mark.parametrize(
     "messages", [b"[1]", b"[ 1 ]", b"[\n\n\n1]", b"[[]]", b"[\n[\n]\n]"]
 )
 def test_what_is_in_the_messages_is_the_providers_business(messages: bytes) -> None:

@@ -624,6 +624,17 @@ def test_fact_25_a_stream_that_is_asked_for_need_not_be_forced() -> None:
     assert gateway.seen.body == question(stream=True)
 
 
+@pytest.mark.parametrize(("prompt", "status"), [("hi", 400), ("", 400), (["hi"], 200)])
+def test_fact_26_a_chat_and_a_completion_in_one(prompt: Any, status: int) -> None:
+    """As in Kong, only a text is a completion's prompt."""
+    gateway = Gateway()
+    got = gateway.ask(body=question(prompt=prompt))
+    assert got.status == status
+    if status == 400:
+        text = "request matches multiple LLM request formats"
+        assert refused(gateway, got) == ("invalid_request_error", text)
+
+
 def test_fact_33_an_error_instead_of_a_stream() -> None:
     body = b'{"type":"error","error":{"type":"invalid_request_error","message":"x"}}'
     head = [("content-type", "application/json"), ("request-id", "req_1")]

@@ -21,6 +21,8 @@ class RequestFacts(NamedTuple):
     streaming: bool = False
     has_prompt: bool = False
     """Whether there is something to answer; false for what is not JSON at all."""
+    ambiguous: bool = False
+    """Whether it is a request of another kind as well: a chat and a completion."""
 
 
 class AnswerReader(Protocol):

@@ -39,6 +39,7 @@ class _Request(msgspec.Struct):
     messages: msgspec.Raw = msgspec.Raw(b"null")
     model: Any = None
     stream: Any = None
+    prompt: Any = None
 
 
 class _CacheCreation(msgspec.Struct):
@@ -101,6 +102,7 @@ def read_request(body: bytes) -> RequestFacts:
         model=(request.model or None) if isinstance(request.model, str) else None,
         streaming=request.stream is True,
         has_prompt=messages[:1] == b"[" and not _EMPTY_ARRAY.fullmatch(messages),
+        ambiguous=isinstance(request.prompt, str),
     )
 
 
