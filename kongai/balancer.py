@@ -30,20 +30,26 @@ def retrying(
 
     A request that may have reached the upstream is repeated only if its method is
     idempotent: a prompt sent twice is billed twice. A body that is being streamed is
-    not sent again, for its beginning is gone.
+    not sent again, for its beginning is gone. Where another try would end the same,
+    there is none, unless it goes elsewhere.
 
     Args:
         requests: what to send, time and again: the next one is asked for after the one
             before has failed.
         retries: how many more tries after the first.
     """
+    hopeless: set[tuple[str, int]] = set()
     for request in islice(requests, retries + 1):
+        if (request.host, request.port) in hopeless:
+            return
         streamed = request.body is not None and not isinstance(request.body, bytes)
         attempt = yield request
-        if attempt.error is None or attempt.error.hopeless:
+        if attempt.error is None:
             return
         if attempt.error.sent and (streamed or request.method not in IDEMPOTENT):
             return
+        if attempt.error.hopeless:
+            hopeless.add((request.host, request.port))
 
 
 class Address(NamedTuple):

@@ -226,12 +226,18 @@ def migrated_path(path: str) -> str:
 def is_host(name: str) -> bool:
     """Whether a text is a host's name or address."""
     if ":" in name or name.replace(".", "").isdecimal():
-        try:
-            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-        except ValueError:
-            return False
-        return True
+        return is_address(name)
     return _HOST.fullmatch(name) is not None
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address; one of version 6 may be in brackets."""
+    bracketed = text.startswith("[") and text.endswith("]")
+    try:
+        found = ipaddress.ip_address(text[1:-1] if bracketed else text)
+    except ValueError:
+        return False
+    return found.version == 6 or not bracketed
 
 
 def _as_kong_writes_it(path: str) -> str:

@@ -9,10 +9,11 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from kongai.balancer import IDEMPOTENT, Address, forward, retrying, to_service
-from kongai.entities import Route, Service
-from kongai.errors import NoServiceFound, UpstreamError, UpstreamTimeout
+from kongai.entities import Route, Service, Target, Upstream
+from kongai.errors import NoPeer, NoServiceFound, UpstreamError, UpstreamTimeout
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
 from kongai.incoming import client_headers, raw_target
+from kongai.load_balancing import LoadBalancer
 from kongai.router import Router
 from kongai.testing import answer
 
@@ -96,6 +97,18 @@ def test_it_is_the_same_request_each_time() -> None:
     plan = retrying(repeat(asked), 2)
     assert next(plan) is asked
     assert plan.send(Attempt(asked, error=UNSENT)) is asked
+
+
+def at(*hosts: str) -> list[UpstreamRequest]:
+    return [UpstreamRequest("GET", "http", host, 80, "/", []) for host in hosts]
+
+
+def test_where_one_target_is_hopeless_another_is_tried() -> None:
+    assert tries(retrying(at("a", "b", "c"), 5), [HOPELESS, HOPELESS, 200]) == 3
+
+
+def test_a_hopeless_target_is_not_tried_again() -> None:
+    assert tries(retrying(at("a", "b", "a"), 5), [HOPELESS, UNSENT]) == 2
 
 
 def test_a_prompt_is_never_sent_twice() -> None:
@@ -232,3 +245,59 @@ def test_an_upstream_gets_headers_and_a_body_of_its_own() -> None:
     assert ("x-api-key", "a") in [(n.lower(), v) for n, v in second.headers]
     assert second.body == b"hello"
     assert exchange.sent_headers is None
+
+
+# Among targets
+
+
+def shared(**fields: Any) -> Exchange:
+    """A request for a service with an upstream of two targets."""
+    targets = [Target(target="one.example:8080"), Target(target="two.example:80")]
+    exchange = matched(Service(host="u", path="/base"), **fields)
+    upstream = Upstream(name="u", targets=targets)
+    exchange.upstreams = {"u": LoadBalancer(upstream)}
+    return exchange
+
+
+def under_way(exchange: Exchange) -> list[int]:
+    return [peer.under_way for peer in exchange.upstreams["u"].peers]
+
+
+def where(request: UpstreamRequest) -> tuple[str, int, list[str]]:
+    hosts = [value for name, value in request.headers if name == "Host"]
+    return request.host, request.port, hosts
+
+
+def test_a_service_named_like_an_upstream_goes_to_its_targets() -> None:
+    exchange = shared()
+    plan = to_service(exchange)
+    request = next(plan)
+    assert where(request) == ("one.example", 8080, ["one.example:8080"])
+    assert request.target.startswith("/base")
+    request = plan.send(Attempt(request, error=UNSENT))
+    assert where(request) == ("two.example", 80, ["two.example"])
+
+
+def test_targets_get_the_clients_host_where_the_route_says_so() -> None:
+    route = Route(paths=("/route",), preserve_host=True)
+    request = next(to_service(shared(route=route, headers={"Host": "asked.example"})))
+    assert where(request) == ("one.example", 8080, ["asked.example"])
+
+
+def test_the_count_of_what_is_under_way_follows_the_exchange() -> None:
+    exchange = shared()
+    plan = to_service(exchange)
+    request = next(plan)
+    assert under_way(exchange) == [1, 0]
+    plan.send(Attempt(request, error=UNSENT))
+    assert under_way(exchange) == [0, 1]
+    exchange.let_go()
+    exchange.let_go()
+    assert under_way(exchange) == [0, 0]
+
+
+def test_there_is_no_peer_where_no_target_has_weight() -> None:
+    exchange = shared()
+    exchange.upstreams = {"u": LoadBalancer(Upstream(name="u"))}
+    with pytest.raises(NoPeer):
+        next(to_service(exchange))

@@ -11,6 +11,7 @@ from kongai.errors import (
     GatewayError,
     HTTPSRequired,
     KongAIError,
+    NoPeer,
     NoRouteMatched,
     NoServiceFound,
     Problem,
@@ -40,6 +41,13 @@ ANSWERS = [
         503,
         "no Service found with those values",
         "no_service",
+    ),
+    (
+        NoPeer,
+        GatewayError,
+        503,
+        "failure to get a peer from the ring-balancer",
+        "no_peer",
     ),
     (
         HTTPSRequired,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -241,7 +240,7 @@ def _fallbacks(hash_on: str) -> list[str]:
 
 def _name_problem(name: str) -> str | None:
     host, port = criteria.split_port(name)
-    if _is_address(name) or (port is not None and _is_address(host)):
+    if criteria.is_address(name) or (port is not None and criteria.is_address(host)):
         return "no ip addresses allowed"
     if not criteria.is_host(host):
         return "must be a valid hostname"
@@ -249,19 +248,11 @@ def _name_problem(name: str) -> str | None:
 
 
 def _is_target(target: str) -> bool:
-    if _is_address(target):
+    if criteria.is_address(target):
         return True
     host, port = criteria.split_port(target)
     in_range = port is None or (len(port) <= 5 and int(port) <= 65535)
     return in_range and criteria.is_host(host)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    return True
 
 
 def algorithm_of(item: Mapping[str, Any]) -> dict[str, str]:
