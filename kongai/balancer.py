@@ -16,6 +16,7 @@ from kongai.entities import Service
 from kongai.errors import NoServiceFound
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
 from kongai.router import upstream_path
+from kongai.tls import TLS
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
@@ -89,6 +90,7 @@ def forward(
         write_timeout=service.write_timeout / 1000,
         read_timeout=service.read_timeout / 1000,
         verify=service.tls_verify is not False,
+        tls=TLS.of(service),
     )
     yield from retrying(request, service.retries)
 
