@@ -27,6 +27,7 @@ from werkzeug.test import Client
 
 import kongai
 from kongai import Proxy, cli, declaration, registry, testing
+from kongai.entities import STRUCTS, CACertificate, Certificate
 from kongai.errors import AnswerCut, UpstreamError, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.plugin_entries import PluginEntry
@@ -253,6 +254,8 @@ def test_contributing_has_every_dependency_with_its_floor() -> None:
     [
         ("Service", kongai.Service, {"routes", "plugins"}),
         ("Route", kongai.Route, {"plugins"}),
+        ("Certificate", Certificate, set()),
+        ("CA certificate", CACertificate, set()),
         ("Plugin", PluginEntry, set()),
         *((name, registry.plugin(name).Config, set()) for name in PLUGINS),
     ],
@@ -274,6 +277,7 @@ _WORDS: dict[type, str] = {
     inspect.DictType: "map",
     inspect.ListType: "array",
     inspect.VarTupleType: "array",
+    inspect.StructType: "string",  # the id of an entity
 }
 
 
@@ -283,14 +287,19 @@ def keys(kind: type, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
     assert isinstance(info, inspect.StructType)
     for field in info.fields:
         name, found = prefix + field.name, plain(field.type)
-        if isinstance(found, inspect.StructType):
+        if isinstance(found, inspect.StructType) and not is_entity(found):
             yield from keys(found.cls, f"{name}.")
             continue
         yield name, [word(found), default(field)]
         if isinstance(found, inspect.VarTupleType):
             item = plain(found.item_type)
-            if isinstance(item, inspect.StructType):
+            if isinstance(item, inspect.StructType) and not is_entity(item):
                 yield from keys(item.cls, f"{name}[].")
+
+
+def is_entity(found: inspect.StructType) -> bool:
+    """Whether a file refers to such a record, and has it elsewhere."""
+    return found.cls in STRUCTS.values()
 
 
 def plain(found: inspect.Type) -> inspect.Type:
@@ -330,6 +339,7 @@ def test_providers_and_formats_are_documented(key: str, names: list[str]) -> Non
 
 def refused_keys() -> set[str]:
     structs = [registry.plugin(name).Config for name in PLUGINS]
+    structs += STRUCTS.values()
     found = {*declaration._ELSEWHERE, *PluginEntry.NOT_HERE}
     while structs:
         kind = structs.pop()
