@@ -346,7 +346,7 @@ def test_a_service_nobody_vouches_for_is_a_bad_gateway(
     with tls_server() as port:
         service = Service(f"https://localhost:{port}", routes=[Route(paths=["/"])])
         proxy = Proxy([service], transport=sender, sinks=[records])
-        response = Client(proxy).get("/")
+        response = Client(proxy).get("/", buffered=True)
     [record] = records
     assert response.status_code == 502
     assert record["kongai"]["ended"] == "tls"
