@@ -18,6 +18,7 @@ from kongai.entities import Service
 from kongai.errors import NoPeer, NoServiceFound
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
 from kongai.load_balancing import LoadBalancer, Peer, Turn, hash_key
+from kongai.tls import TLS
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
@@ -114,6 +115,7 @@ def _request(
         write_timeout=service.write_timeout / 1000,
         read_timeout=service.read_timeout / 1000,
         verify=service.tls_verify is not False,
+        tls=TLS.of(service),
     )
 
 

@@ -24,6 +24,7 @@ from kongai.errors import (
 )
 from kongai.incoming import body_stream
 from kongai.plugin import NO_PLUGINS, Chain, Plugin
+from kongai.tls import TLS, USUAL
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request, Response
@@ -62,6 +63,8 @@ class UpstreamRequest:
     """Seconds to wait for the next bytes of the answer, the first ones included."""
     verify: bool | str = True
     """Whether to verify the upstream's certificate, or the path of a CA bundle."""
+    tls: TLS = USUAL
+    """Who may vouch for the upstream in place of these, and what it is shown."""
 
 
 @dataclass(slots=True)

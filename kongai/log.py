@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from kongai import forwarding, redact
-from kongai.entities import Consumer, Route, Service
+from kongai.entities import CACertificate, Certificate, Consumer, Route, Service
 from kongai.exchange import Exchange, Try, milliseconds
 from kongai.incoming import received_headers
 from kongai.sinks import encode
@@ -204,10 +204,16 @@ def route_fields(route: Route, service: Service | None) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: a sink need not know tuples."""
+    """A value as JSON has it: no tuples, and of certificates their ids."""
+    if isinstance(value, Certificate):
+        return {"id": value.id}
+    if isinstance(value, CACertificate):
+        return value.id
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
 
 
 def entity_fields(entity: Service | Route) -> dict[str, Any]:

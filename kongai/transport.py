@@ -12,7 +12,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -32,10 +32,12 @@ from urllib3.util.ssl_ import create_urllib3_context
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.forwarding import bracketed
+from kongai.tls import TLS, USUAL, check_depth, show, trust
 
 _READ_SIZE = 65536
 _WRITE_SIZE = 65536
 _MAX_INTERIM_ANSWERS = 10
+_PoolKey: TypeAlias = tuple[str, str, int, bool | str, TLS]
 
 
 class Transport(Protocol):
@@ -67,7 +69,7 @@ class RequestsTransport:
     ) -> None:
         self._proxies = dict(proxies or {})
         self._adapter = _Adapter(pool_connections=1000, pool_maxsize=pool_size)
-        self._pools: dict[tuple[str, str, int, bool | str], HTTPConnectionPool] = {}
+        self._pools: dict[_PoolKey, HTTPConnectionPool] = {}
 
     def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request and wait for the head of its answer.
@@ -120,15 +122,23 @@ class RequestsTransport:
         self._adapter.close()
 
     def _pool(self, request: UpstreamRequest) -> HTTPConnectionPool:
-        key = (request.scheme, request.host, request.port, request.verify)
+        key = (
+            *(request.scheme, request.host, request.port),
+            *(request.verify, request.tls),
+        )
         pool = self._pools.get(key)
         if pool is None:
             prepared = requests.PreparedRequest()
             host = bracketed(request.host)
             prepared.url = f"{request.scheme}://{host}:{request.port}/"
             pool = self._pools[key] = self._adapter.get_connection_with_tls_context(
-                prepared, request.verify, proxies=self._proxies
+                prepared,
+                request.verify,
+                proxies=self._proxies,
+                cert=request.tls,  # type: ignore[arg-type]
             )
+            if isinstance(pool, _TLSPool) and request.verify is not False:
+                pool.depth = request.tls.depth
         return pool
 
 
@@ -277,27 +287,33 @@ class _Pool(HTTPConnectionPool):
 
 class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _ExactTLSConnection  # type: ignore[assignment]
+    depth: int | None = None
+
+    def _validate_conn(self, conn: Any) -> None:
+        super()._validate_conn(conn)
+        if self.depth is not None:
+            check_depth(conn.sock, self.depth)
 
 
 class _Adapter(HTTPAdapter):
     """An adapter whose pools are made of our connections, behind proxies too."""
 
     def __init__(self, **options: Any) -> None:
-        self._contexts: dict[bool | str, ssl.SSLContext] = {}
+        self._contexts: dict[tuple[bool | str, TLS], ssl.SSLContext] = {}
         super().__init__(**options)
 
     def build_connection_pool_key_attributes(
         self, request: Any, verify: Any, cert: Any = None
     ) -> Any:
-        host, options = super().build_connection_pool_key_attributes(
-            request, verify, cert
-        )
+        # requests has the path of a file for `cert`; ours are the settings themselves.
+        host, options = super().build_connection_pool_key_attributes(request, verify)
         # Of its own, and made once: OpenSSL's default trusts what the environment
-        # names, and loading the authorities anew takes longer than an exchange.
+        # names, and loading the authorities anew takes longer than an exchange. As
+        # pools are told apart by it, no two settings share a connection.
         if host["scheme"] == "https":
-            if verify not in self._contexts:
-                self._contexts[verify] = tls_context(verify)
-            options = {"ssl_context": self._contexts[verify]}
+            if (verify, cert) not in self._contexts:
+                self._contexts[verify, cert] = tls_context(verify, cert)
+            options = {"ssl_context": self._contexts[verify, cert]}
         return host, options
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -310,19 +326,28 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
-def tls_context(verify: bool | str) -> ssl.SSLContext:
+def tls_context(verify: bool | str, tls: TLS = USUAL) -> ssl.SSLContext:
     """A client's TLS context that trusts requests' authorities.
 
     Args:
         verify: whether to verify certificates, or the path of a CA bundle.
+        tls: authorities in place of these, and what servers are shown. The depth is
+            the connection's business: see `kongai.tls.check_depth`.
+
+    Raises:
+        OSError: OpenSSL takes a certificate or key not, or there is no such file.
     """
     context = create_urllib3_context()
     if verify is False:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    elif tls.authorities is not None:
+        trust(context, tls.authorities)
     else:
         authorities = DEFAULT_CA_BUNDLE_PATH if verify is True else verify
         context.load_verify_locations(authorities)
+    if tls.certificate is not None and tls.key is not None:
+        show(context, tls.certificate, tls.key)
     return context
 
 

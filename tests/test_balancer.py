@@ -9,13 +9,21 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from kongai.balancer import IDEMPOTENT, Address, forward, retrying, to_service
-from kongai.entities import Route, Service, Target, Upstream
+from kongai.entities import (
+    CACertificate,
+    Certificate,
+    Route,
+    Service,
+    Target,
+    Upstream,
+)
 from kongai.errors import NoPeer, NoServiceFound, UpstreamError, UpstreamTimeout
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
 from kongai.incoming import client_headers, raw_target
 from kongai.load_balancing import LoadBalancer
 from kongai.router import Router
 from kongai.testing import answer
+from kongai.tls import TLS
 
 Plan = Generator[UpstreamRequest, Attempt, None]
 
@@ -218,6 +226,26 @@ def test_a_service_sets_time_outs_retries_and_verification() -> None:
     assert tries(to_service(exchange), [UNSENT] * 9) == 8
 
 
+@pytest.mark.parametrize("verify", [None, True, False])
+def test_a_services_certificates_hold_at_every_address(verify: bool | None) -> None:
+    """At that of a model's provider as well."""
+    service = Service(
+        "https://h",
+        tls_verify=verify,
+        tls_verify_depth=2,
+        ca_certificates=[CACertificate(cert="one"), CACertificate(cert="other")],
+        client_certificate=Certificate(cert="shown", key="secret"),
+    )
+    exchange = matched(service)
+    elsewhere = forward(exchange, Address("https", "provider", 443, "provider"), "/")
+    for plan in (to_service(exchange), elsewhere):
+        asked = next(plan)
+        assert asked.verify is (verify is not False)
+        assert asked.tls.authorities == ("one", "other")
+        assert (asked.tls.certificate, asked.tls.key) == ("shown", "secret")
+        assert asked.tls.depth == 2
+
+
 @pytest.mark.parametrize("service", [None, Service(), Service("https://h")])
 def test_without_settings_kongs_hold_and_certificates_are_verified(
     service: Service | None,
@@ -227,6 +255,7 @@ def test_without_settings_kongs_hold_and_certificates_are_verified(
     asked = next(forward(exchange, address, "/"))
     assert (asked.connect_timeout, asked.read_timeout) == (60.0, 60.0)
     assert asked.verify is True
+    assert asked.tls == TLS()
     assert tries(forward(exchange, address, "/"), [UNSENT] * 9) == 6
 
 

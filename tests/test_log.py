@@ -10,9 +10,10 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from werkzeug.wrappers import Response
 
 from kongai import Exchange, Plugin, Proxy, Route, Service
+from kongai.entities import CACertificate, Certificate
 from kongai.errors import UpstreamError
 from kongai.exchange import UpstreamRequest, UpstreamResponse, milliseconds
-from kongai.log import line
+from kongai.log import entity_fields, line
 from kongai.sinks import encode
 from kongai.testing import ListSink, MockTransport, answer
 
@@ -57,6 +58,18 @@ def record_of(
     run_wsgi_app(proxy, builder.get_environ(), buffered=True)
     [record] = records
     return record
+
+
+def test_of_certificates_a_record_has_the_ids() -> None:
+    authorities = [CACertificate(cert=SECRET, id=name) for name in "ab"]
+    certificate = Certificate(cert=SECRET, key=SECRET, id="c")
+    for given in (authorities, tuple(authorities)):
+        fields = entity_fields(
+            Service("https://h", ca_certificates=given, client_certificate=certificate)
+        )
+        assert fields["ca_certificates"] == ["a", "b"]
+        assert fields["client_certificate"] == {"id": "c"}
+        assert SECRET.encode() not in encode(fields)
 
 
 def test_the_shape_of_a_record() -> None:
