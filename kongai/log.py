@@ -8,6 +8,7 @@ the log plugins: the same record goes to a file, a socket or a list in a test.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote_plus
 
