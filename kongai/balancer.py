@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
-from itertools import islice, repeat
+from itertools import repeat
 from typing import NamedTuple
 
 from werkzeug.datastructures import Headers
@@ -30,20 +30,31 @@ def retrying(
 
     A request that may have reached the upstream is repeated only if its method is
     idempotent: a prompt sent twice is billed twice. A body that is being streamed is
-    not sent again, for its beginning is gone.
+    not sent again, for its beginning is gone. What an upstream has answered is not
+    asked for again, even if it is no HTTP.
+
+    An upstream may close an idle connection at the moment it is used again. One such
+    failure is none of the retries, so that a service without retries bears it, too.
 
     Args:
         requests: what to send, time and again: the next one is asked for after the one
             before has failed.
         retries: how many more tries after the first.
     """
-    for request in islice(requests, retries + 1):
+    left, forgiven = retries, False
+    for request in requests:
         streamed = request.body is not None and not isinstance(request.body, bytes)
         attempt = yield request
         if attempt.error is None or attempt.error.hopeless:
             return
         if attempt.error.sent and (streamed or request.method not in IDEMPOTENT):
             return
+        if attempt.error.stale and not forgiven:
+            forgiven = True
+        elif left == 0:
+            return
+        else:
+            left -= 1
 
 
 class Address(NamedTuple):

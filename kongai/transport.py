@@ -9,9 +9,12 @@ credential or address into a user's exchange.
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import requests
@@ -36,6 +39,12 @@ from kongai.forwarding import bracketed
 _READ_SIZE = 65536
 _WRITE_SIZE = 65536
 _MAX_INTERIM_ANSWERS = 10
+_MAX_LINE = 65536
+"""Bytes of a line of a head, which are the standard library's limit."""
+_END = (b"\r\n", b"\n")
+# What has no colon is left for the library to refuse. A field that is continued in
+# another line begins with a blank, and is no longer HTTP (RFC 9112, section 5.2).
+_FIELD = re.compile(rb"(?:[^\x00-\x20\x7f:][^\x00-\x20\x7f:]*:?[^\x00\r\n]*)?\r?\n")
 
 
 class Transport(Protocol):
@@ -159,17 +168,55 @@ class _Head(HTTPHeaderDict):
         return [*self._given, *added]
 
 
-class _Lines:
-    """The lines of a head; knows the last one, which has to be empty."""
+class _Malformed(http.client.HTTPException):
+    """What came is no answer, and would not be one a second time."""
 
-    def __init__(self, stream: Any) -> None:
+
+class _Stale(ConnectionError):
+    """A connection that had been used before ended without a byte of the answer."""
+
+
+class _Lines:
+    """The lines of a head; knows the last one, which has to be empty.
+
+    All of them have to come within the time that there is for the first byte.
+    """
+
+    def __init__(self, stream: Any, sock: socket.socket) -> None:
         self.last = b""
         self.close = stream.close
         self._read = stream.readline
+        self._socket = sock
+        self._timeout = sock.gettimeout()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a head: its first line is a status, and its time starts now."""
+        self._first = True
+        self._until = time.monotonic() + (self._timeout or 0)
 
     def readline(self, limit: int = -1) -> bytes:
+        if self._timeout is not None:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the head does not end")
+            self._socket.settimeout(left)
         self.last = self._read(limit)
+        whole = self.last.endswith(b"\n")
+        if whole and not self._first and not _FIELD.fullmatch(self.last):
+            raise _Malformed("not a header")
+        # The library's own skipping of a 100 goes on to another status line.
+        self._first = self.last in _END
         return self.last
+
+    def broken_off(self) -> bool:
+        """Whether the connection ended within the head."""
+        return not self.last.endswith(b"\n") and len(self.last) <= _MAX_LINE
+
+    def done(self) -> None:
+        """Leave the socket as it was."""
+        if self._socket.fileno() >= 0:
+            self._socket.settimeout(self._timeout)
 
 
 class _Answer(http.client.HTTPResponse):
@@ -203,27 +250,39 @@ class _Answer(http.client.HTTPResponse):
             self._socket.settimeout(timeout)
 
     def begin(self) -> None:
-        stream, lines = self.fp, _Lines(self.fp)
+        stream, lines = self.fp, _Lines(self.fp, self._socket)
         self.fp = lines
         try:
             self._find_final_head(lines)
         finally:
+            lines.done()
             if self.fp is lines:
                 self.fp = stream
 
     def _find_final_head(self, lines: _Lines) -> None:
         for _ in range(_MAX_INTERIM_ANSWERS):
-            super().begin()
-            if lines.last not in (b"\r\n", b"\n"):
-                raise http.client.HTTPException("half a head")
-            assert_header_parsing(self.msg)
-            _check_framing(self.msg)
+            self._read_head(lines)
             if self.status >= 200:
                 return
             if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 break
             self.headers = self.msg = None  # type: ignore[assignment]
-        raise http.client.HTTPException("no final answer")
+            lines.begin()
+        raise _Malformed("no final answer")
+
+    def _read_head(self, lines: _Lines) -> None:
+        try:
+            super().begin()
+            if lines.last in _END:
+                assert_header_parsing(self.msg)
+                _check_framing(self.msg)
+        except http.client.RemoteDisconnected:
+            raise
+        except (http.client.HTTPException, urllib3_errors.HTTPError) as error:
+            if not lines.broken_off():
+                raise _Malformed("not an answer") from error
+        if lines.broken_off():
+            raise http.client.HTTPException("half a head")
 
 
 def _check_framing(head: http.client.HTTPMessage) -> None:
@@ -235,7 +294,7 @@ def _check_framing(head: http.client.HTTPMessage) -> None:
         or not all(length.isascii() and length.isdigit() for length in lengths)
         or not all(coding.lower() == "chunked" for coding in codings)
     ):
-        raise http.client.HTTPException("ambiguous length")
+        raise _Malformed("ambiguous length")
 
 
 class _ExactConnection(HTTPConnection):
@@ -243,6 +302,27 @@ class _ExactConnection(HTTPConnection):
 
     response_class = _Answer
     _write_timeout: float | None = None
+    _used = False
+    """Whether it has brought an answer before."""
+
+    def connect(self) -> None:
+        self._used = False
+        super().connect()
+
+    def getresponse(self) -> HTTPResponse:
+        with self._noticing_its_end():
+            answer = super().getresponse()
+        self._used = True
+        return answer
+
+    @contextmanager
+    def _noticing_its_end(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectionError as error:
+            if self._used:
+                raise _Stale("closed while idle") from error
+            raise
 
     def request(  # type: ignore[override]
         self, method: str, url: str, *, headers: Any = None, **options: Any
@@ -250,7 +330,8 @@ class _ExactConnection(HTTPConnection):
         target = url
         if isinstance(headers, _Head):
             target, self._write_timeout = headers.target, headers.write_timeout
-        super().request(method, target, headers=headers, **options)
+        with self._noticing_its_end():
+            super().request(method, target, headers=headers, **options)
 
     def send(self, data: Any) -> None:
         # The limit of a socket's sendall is one for all of its bytes, and urllib3
@@ -381,4 +462,9 @@ def _upstream_error(error: Exception) -> UpstreamError:
         return UpstreamTimeout(ended="first_byte_timeout")
     if any(isinstance(cause, TimeoutError) for cause in error.args):
         return UpstreamTimeout(ended="write_timeout")
-    return UpstreamError(ended="upstream_protocol")
+    causes = tuple(map(type, error.args))
+    return UpstreamError(
+        ended="upstream_protocol",
+        hopeless=_Malformed in causes,
+        stale=_Stale in causes,
+    )

@@ -149,7 +149,7 @@ def exchange(port: int, request: Case) -> Fields:
             while piece := answer.read1():
                 text += piece
             # read1() does not say that there should have been more.
-            complete = not answer.length and answer.isclosed()
+            complete = not answer.length
         except (IncompleteRead, HTTPException, OSError):
             complete = False
         return {
