@@ -192,7 +192,7 @@ class _Lines:
 
     def begin(self) -> None:
         """Begin a head: its first line is a status, and its time starts now."""
-        self._first = True
+        self._in_status = self._next_is_status = True
         self._until = time.monotonic() + (self._timeout or 0)
 
     def readline(self, limit: int = -1) -> bytes:
@@ -203,15 +203,17 @@ class _Lines:
             self._socket.settimeout(left)
         self.last = self._read(limit)
         whole = self.last.endswith(b"\n")
-        if whole and not self._first and not _FIELD.fullmatch(self.last):
+        self._in_status = self._next_is_status
+        if whole and not self._in_status and not _FIELD.fullmatch(self.last):
             raise _Malformed("not a header")
         # The library's own skipping of a 100 goes on to another status line.
-        self._first = self.last in _END
+        self._next_is_status = self.last in _END
         return self.last
 
     def broken_off(self) -> bool:
-        """Whether the connection ended within the head."""
-        return not self.last.endswith(b"\n") and len(self.last) <= _MAX_LINE
+        """Whether the connection ended within what might have become a head."""
+        begun = not self._in_status or self.last[:5] == b"HTTP/"[: len(self.last)]
+        return begun and not self.last.endswith(b"\n") and len(self.last) <= _MAX_LINE
 
     def done(self) -> None:
         """Leave the socket as it was."""

@@ -63,9 +63,7 @@ class Gateway:
         self.ports["CLOSED2"] = stack.enter_context(closed_port())
         self.ports["BLACKHOLE"] = stack.enter_context(black_hole())
         names = "|".join(sorted(self.ports, key=len, reverse=True))
-        text = re.sub(
-            rf"\b({names})_PORT\b", lambda m: str(self.ports[m[1]]), template
-        )
+        text = re.sub(rf"\b({names})_PORT\b", lambda m: str(self.ports[m[1]]), template)
         text = re.sub(
             rf"\b({names})\b", lambda m: f"127.0.0.1:{self.ports[m[1]]}", text
         )
@@ -205,9 +203,7 @@ def kongs(result: Case) -> Fields:
     """What became of it at Kong."""
     lines = result["upstream_request_lines"]
     assert len(lines) == result["upstream_requests"]
-    return flat(
-        result["response"], result["log"], lines, result["elapsed_ms"] / 1000
-    )
+    return flat(result["response"], result["log"], lines, result["elapsed_ms"] / 1000)
 
 
 def alike(kong: Fields, ours: Fields) -> Fields:
