@@ -31,7 +31,9 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
     headers["X-Kong-Request-Id"] = exchange.id
     for cookie in exchange.set_cookies:
         headers.add("Set-Cookie", cookie)
-    if upstream.status in (204, 304):
+    if upstream.status == 204 or (
+        upstream.status == 304 and headers.get("Content-Length") != "0"
+    ):
         # Servers refuse a length where there is no body (RFC 9110, section 8.6).
         headers.pop("Content-Length", None)
     phrase = upstream.reason

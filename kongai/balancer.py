@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
-from itertools import islice, repeat
+from itertools import repeat
 from typing import NamedTuple
 
 from werkzeug.datastructures import Headers
@@ -31,8 +31,12 @@ def retrying(
 
     A request that may have reached the upstream is repeated only if its method is
     idempotent: a prompt sent twice is billed twice. A body that is being streamed is
-    not sent again, for its beginning is gone. Where another try would end the same,
-    there is none, unless it goes elsewhere.
+    not sent again, for its beginning is gone. What an upstream has answered is not
+    asked for again, even if it is no HTTP. Where another try would end the same, there
+    is none, unless it goes elsewhere.
+
+    An upstream may close an idle connection at the moment it is used again. One such
+    failure is none of the retries, so that a service without retries bears it, too.
 
     Args:
         requests: what to send, time and again: the next one is asked for after the one
@@ -40,7 +44,8 @@ def retrying(
         retries: how many more tries after the first.
     """
     hopeless: set[tuple[str, int]] = set()
-    for request in islice(requests, retries + 1):
+    left, forgiven = retries, False
+    for request in requests:
         if (request.host, request.port) in hopeless:
             return
         streamed = request.body is not None and not isinstance(request.body, bytes)
@@ -50,7 +55,15 @@ def retrying(
         if attempt.error.sent and (streamed or request.method not in IDEMPOTENT):
             return
         if attempt.error.hopeless:
+            if attempt.error.sent:
+                return
             hopeless.add((request.host, request.port))
+        if attempt.error.stale and not forgiven:
+            forgiven = True
+        elif left == 0:
+            return
+        else:
+            left -= 1
 
 
 class Address(NamedTuple):

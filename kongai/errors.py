@@ -170,6 +170,8 @@ class UpstreamError(GatewayError):
         sent: whether any byte of the request may have reached the upstream. What was
             not sent may be tried again, whatever the method.
         hopeless: whether another try at the same address would end the same.
+        stale: whether a connection that had been used before ended without a byte of
+            the answer. Most likely the upstream has closed it as the request came.
     """
 
     status = 502
@@ -184,10 +186,12 @@ class UpstreamError(GatewayError):
         ended: str | None = None,
         sent: bool = True,
         hopeless: bool = False,
+        stale: bool = False,
     ) -> None:
         super().__init__(message, status=status, ended=ended)
         self.sent = sent
         self.hopeless = hopeless
+        self.stale = stale
 
 
 class UpstreamTimeout(UpstreamError):

@@ -51,6 +51,18 @@ _SET_BY_US = frozenset(
         "x-real-ip",
     }
 )
+# What upstreams tell an nginx is for that one; another nginx in front of the gateway
+# would let any upstream hand out its internal files (X-Accel-Redirect).
+_TO_NGINX = frozenset(
+    {
+        "x-accel-buffering",
+        "x-accel-charset",
+        "x-accel-expires",
+        "x-accel-limit-rate",
+        "x-accel-redirect",
+        "x-pad",
+    }
+)
 # Where nginx has other words than the standard, which has changed them meanwhile.
 _PHRASES = {
     405: "Not Allowed",
@@ -136,7 +148,7 @@ def response_headers(upstream: Iterable[tuple[str, str]]) -> Headers:
     A value that HTTP can't carry (a control character) is left out with its field.
     """
     received = [pair for pair in upstream if not _UNSENDABLE.search(pair[1])]
-    return Headers(_end_to_end(received, named_by_connection(received)))
+    return Headers(_end_to_end(received, named_by_connection(received) | _TO_NGINX))
 
 
 def host_header(scheme: str, host: str, port: int) -> str:

@@ -168,13 +168,11 @@ def _upstream_uri(exchange: Exchange) -> str:
 
 
 def _upstream_status(exchange: Exchange) -> str:
-    """The status of each try, in order; empty when no try gave an answer."""
-    if exchange.upstream_response is None:
-        return ""
-    failed = [
-        str(attempt.code) for attempt in exchange.tries if attempt.code is not None
-    ]
-    return ", ".join([*failed, str(exchange.upstream_response.status)])
+    """The status of each try, or what stands for it; empty when there was none."""
+    codes = [attempt.code for attempt in exchange.tries if attempt.code is not None]
+    if exchange.upstream_response is not None:
+        codes.append(exchange.upstream_response.status)
+    return ", ".join(map(str, codes))
 
 
 def _try(attempt: Try) -> dict[str, Any]:

@@ -69,10 +69,15 @@ def _attempt(
     exchange.upstream_request = request
     started = Try(time.time_ns(), request.host, request.port, chosen_in)
     exchange.tries.append(started)
-    exchange.timings.sent = time.perf_counter()
+    before, exchange.timings.sent = exchange.timings.sent, time.perf_counter()
     try:
         response = transport.send(request)
     except UpstreamError as error:
+        if error.ended == "dns":
+            # As in Kong, who has no address has not been tried.
+            exchange.tries.pop()
+            exchange.timings.sent = before
+            return Attempt(request, error=error)
         started.state, started.code = "failed", error.status
         return Attempt(request, error=error)
     exchange.timings.answered = time.perf_counter()

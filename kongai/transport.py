@@ -12,6 +12,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
 import requests
@@ -26,17 +27,16 @@ from urllib3 import (
 )
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import SKIP_HEADER, Timeout
-from urllib3.util.response import assert_header_parsing
 from urllib3.util.ssl_ import create_urllib3_context
 
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.forwarding import bracketed
 from kongai.tls import TLS, USUAL, check_depth, show, trust
+from kongai.upstream_answer import Answer, Malformed
 
 _READ_SIZE = 65536
 _WRITE_SIZE = 65536
-_MAX_INTERIM_ANSWERS = 10
 _PoolKey: TypeAlias = tuple[str, str, int, bool | str, TLS]
 
 
@@ -169,90 +169,36 @@ class _Head(HTTPHeaderDict):
         return [*self._given, *added]
 
 
-class _Lines:
-    """The lines of a head; knows the last one, which has to be empty."""
-
-    def __init__(self, stream: Any) -> None:
-        self.last = b""
-        self.close = stream.close
-        self._read = stream.readline
-
-    def readline(self, limit: int = -1) -> bytes:
-        self.last = self._read(limit)
-        return self.last
-
-
-class _Answer(http.client.HTTPResponse):
-    """An answer that skips all interim ones, and whose head is whole.
-
-    The standard library skips 100 only and takes a 103 for the answer; on a connection
-    that is used again, the next user would then get this user's answer. It also takes
-    a head that breaks off, or goes wrong, as if the rest of it were not there.
-    """
-
-    fp: Any
-
-    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self._socket = sock
-
-    def _close_conn(self) -> None:
-        # What comes behind an answer is nobody's; the next user must not be given it.
-        if self.fp is not None and not self.will_close and self._says_more():
-            self._socket.shutdown(socket.SHUT_RDWR)
-        super()._close_conn()  # type: ignore[misc]
-
-    def _says_more(self) -> bool:
-        timeout = self._socket.gettimeout()
-        self._socket.settimeout(0)
-        try:
-            return bool(self.fp.peek(1))
-        except OSError:
-            return False
-        finally:
-            self._socket.settimeout(timeout)
-
-    def begin(self) -> None:
-        stream, lines = self.fp, _Lines(self.fp)
-        self.fp = lines
-        try:
-            self._find_final_head(lines)
-        finally:
-            if self.fp is lines:
-                self.fp = stream
-
-    def _find_final_head(self, lines: _Lines) -> None:
-        for _ in range(_MAX_INTERIM_ANSWERS):
-            super().begin()
-            if lines.last not in (b"\r\n", b"\n"):
-                raise http.client.HTTPException("half a head")
-            assert_header_parsing(self.msg)
-            _check_framing(self.msg)
-            if self.status >= 200:
-                return
-            if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-                break
-            self.headers = self.msg = None  # type: ignore[assignment]
-        raise http.client.HTTPException("no final answer")
-
-
-def _check_framing(head: http.client.HTTPMessage) -> None:
-    """A body whose end two readers might see in two places is refused, as by nginx."""
-    lengths = head.get_all("Content-Length", [])
-    codings = head.get_all("Transfer-Encoding", [])
-    if (
-        len(lengths) + len(codings) > 1
-        or not all(length.isascii() and length.isdigit() for length in lengths)
-        or not all(coding.lower() == "chunked" for coding in codings)
-    ):
-        raise http.client.HTTPException("ambiguous length")
+class _Stale(ConnectionError):
+    """A connection that had been used before ended without a byte of the answer."""
 
 
 class _ExactConnection(HTTPConnection):
     """Writes the request target as it was given, with a time-out of its own."""
 
-    response_class = _Answer
+    response_class = Answer
     _write_timeout: float | None = None
+    _used = False
+    """Whether it has brought an answer before."""
+
+    def connect(self) -> None:
+        self._used = False
+        super().connect()
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+        with self._noticing_its_end():
+            answer = super().getresponse()
+        self._used = True
+        return answer
+
+    @contextmanager
+    def _noticing_its_end(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectionError as error:
+            if self._used:
+                raise _Stale("closed while idle") from error
+            raise
 
     def request(  # type: ignore[override]
         self, method: str, url: str, *, headers: Any = None, **options: Any
@@ -260,7 +206,8 @@ class _ExactConnection(HTTPConnection):
         target = url
         if isinstance(headers, _Head):
             target, self._write_timeout = headers.target, headers.write_timeout
-        super().request(method, target, headers=headers, **options)
+        with self._noticing_its_end():
+            super().request(method, target, headers=headers, **options)
 
     def send(self, data: Any) -> None:
         # The limit of a socket's sendall is one for all of its bytes, and urllib3
@@ -406,4 +353,9 @@ def _upstream_error(error: Exception) -> UpstreamError:
         return UpstreamTimeout(ended="first_byte_timeout")
     if any(isinstance(cause, TimeoutError) for cause in error.args):
         return UpstreamTimeout(ended="write_timeout")
-    return UpstreamError(ended="upstream_protocol")
+    causes = tuple(map(type, error.args))
+    return UpstreamError(
+        ended="upstream_protocol",
+        hopeless=Malformed in causes,
+        stale=_Stale in causes,
+    )

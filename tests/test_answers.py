@@ -137,10 +137,20 @@ def test_the_status_line(status: int, reason: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kept"), [(200, True), (204, False), (304, False), (404, True)]
+    ("status", "length", "kept"),
+    [
+        (200, "5", True),
+        (204, "5", False),
+        (204, "0", False),
+        (304, "5", False),
+        (304, "0", True),
+        (404, "5", True),
+    ],
 )
-def test_where_there_is_no_body_there_is_no_length(status: int, kept: bool) -> None:
-    response = relayed(proxied(), upstream(("Content-Length", "5"), status=status))
+def test_where_there_is_no_body_there_is_no_length(
+    status: int, length: str, kept: bool
+) -> None:
+    response = relayed(proxied(), upstream(("Content-Length", length), status=status))
     assert ("content-length" in response.headers) == kept
 
 

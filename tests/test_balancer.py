@@ -30,6 +30,8 @@ Plan = Generator[UpstreamRequest, Attempt, None]
 SENT = UpstreamError(sent=True)
 UNSENT = UpstreamError(sent=False)
 LATE = UpstreamTimeout(sent=True)
+STALE = UpstreamError(sent=True, stale=True)
+NO_HTTP = UpstreamError(sent=True, hopeless=True)
 HOPELESS = UpstreamError(sent=False, hopeless=True)
 
 
@@ -65,6 +67,14 @@ def tries(plan: Plan, outcomes: Iterable[UpstreamError | int]) -> int:
         ("GET", None, [500], 1),
         ("GET", None, [SENT, 503], 2),
         ("GET", None, [HOPELESS], 1),
+        ("GET", None, [NO_HTTP], 1),
+        ("GET", None, [SENT, NO_HTTP], 2),
+        ("GET", None, [STALE] + [SENT] * 9, 7),
+        ("GET", None, [STALE] * 9, 7),
+        ("PUT", b"x", [UNSENT, STALE, 200], 3),
+        ("PUT", "stream", [STALE], 1),
+        ("POST", b"x", [STALE], 1),
+        ("POST", b"x", [UNSENT, STALE], 2),
         ("PUT", b"x", [SENT] * 9, 6),
         ("DELETE", None, [SENT] * 9, 6),
         ("HEAD", None, [SENT] * 9, 6),
@@ -98,6 +108,12 @@ def test_what_is_tried_again(
 @pytest.mark.parametrize("retries", [0, 1, 7])
 def test_the_first_try_is_none_of_the_retries(retries: int) -> None:
     assert tries(retrying(repeat(request()), retries), [UNSENT] * 20) == retries + 1
+
+
+def test_a_connection_gone_stale_is_no_failure_of_the_service() -> None:
+    assert tries(retrying(repeat(request()), 0), [STALE, 200]) == 2
+    assert tries(retrying(repeat(request()), 0), [STALE, STALE]) == 2
+    assert tries(retrying(repeat(request("POST", b"x")), 0), [STALE]) == 1
 
 
 def test_it_is_the_same_request_each_time() -> None:

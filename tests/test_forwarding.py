@@ -307,6 +307,14 @@ def test_hop_by_hop_fields_of_an_answer_stop_here(name: str) -> None:
     assert list(response_headers([(name.lower(), "x"), *kept])) == kept
 
 
+@pytest.mark.parametrize(
+    "name", ["X-Accel-Redirect", "x-accel-buffering", "X-Accel-Expires", "X-Pad"]
+)
+def test_what_an_upstream_tells_its_nginx_stops_here(name: str) -> None:
+    kept = [("X-Accelerated", "1")]
+    assert list(response_headers([(name, "/internal"), *kept])) == kept
+
+
 @pytest.mark.parametrize("bad", ["a\r\nset-cookie: b", "a\nb", "a\rb", "a\0b", "\x7f"])
 def test_a_value_that_http_cannot_carry_is_dropped(bad: str) -> None:
     head = [("x-bad", bad), ("x-good", "1")]

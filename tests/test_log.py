@@ -383,8 +383,18 @@ def test_a_failed_try_says_so() -> None:
     record = record_of(handler=handler)
     assert [(t["state"], t["code"]) for t in record["tries"]] == [("failed", 502)] * 2
     assert [(t["ip"], t["port"]) for t in record["tries"]] == [("up.example", 8443)] * 2
-    assert record["upstream_status"] == ""
+    assert record["upstream_status"] == "502, 502"
     assert record["service"]["host"] == "up.example"
+
+
+def test_who_has_no_address_was_not_tried() -> None:
+    def handler(request: UpstreamRequest) -> UpstreamResponse:
+        raise UpstreamError(status=503, ended="dns", sent=False, hopeless=True)
+
+    record = record_of(handler=handler)
+    assert record["tries"] == []
+    assert record["upstream_status"] == ""
+    assert record["latencies"]["proxy"] == -1
 
 
 class Adding(Plugin):

@@ -799,6 +799,32 @@ def test_a_connection_that_closes_under_the_request() -> None:
         error = failure(sender, asking(upstream, method="POST", body=b"prompt"))
         assert len(upstream.requests) == 2
     check(error, UpstreamError, 502, "upstream_protocol", sent=True)
+    assert error.stale
+
+
+@pytest.mark.parametrize("script", ["close", "reset", "half"])
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+def test_only_a_connection_that_was_used_before_goes_stale(
+    script: str, used: bool
+) -> None:
+    def handler(request: Request, connection: Connection) -> None:
+        if request.target == "/before":
+            connection.respond(200, body=b"x")
+        elif script == "reset":
+            connection.reset()
+        else:
+            connection.send(b"HTTP/1.1 200 OK\r\n" if script == "half" else b"")
+            connection.close()
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        if used:
+            assert read(sender.send(asking(upstream, "/before"))) == b"x"
+        error = failure(sender, asking(upstream))
+        assert len(opened(upstream, 1)) == 1
+        # The next connection is a new one.
+        assert not failure(sender, asking(upstream)).stale
+    check(error, UpstreamError, 502, "upstream_protocol", sent=True)
+    assert error.stale == (used and script != "half")
 
 
 def test_an_answer_before_the_body_was_taken() -> None:
