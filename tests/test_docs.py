@@ -646,7 +646,7 @@ def test_jq_lists_what_went_wrong(log: Path) -> None:
         [400, "", "bad_request"],
         [400, "400", "ok"],
         [200, "200", "upstream_cut"],
-        [502, "", "connect"],
+        [502, ", ".join(["502"] * 6), "connect"],
     ]
 
 
