@@ -78,7 +78,8 @@ def test_only_the_server_knows_gevent() -> None:
 
 
 def test_only_the_transport_speaks_to_upstreams() -> None:
-    assert importers("requests", "urllib3", "http.client") == {"transport.py"}
+    assert importers("requests", "urllib3") == {"transport.py"}
+    assert importers("http.client") == {"transport.py", "upstream_answer.py"}
 
 
 def test_only_the_doubles_bring_a_reader_of_event_streams() -> None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from fnmatch import fnmatchcase
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -288,8 +289,6 @@ def kept_alive(case: Case, gateway: Gateway) -> tuple[Fields, Fields]:
 
 def balanced(case: Case, gateway: Gateway) -> tuple[Fields, Fields]:
     """Which upstreams got how many requests."""
-    from fnmatch import fnmatchcase
-
     route = next(r for name, r in BALANCED.items() if fnmatchcase(case["name"], name))
     for one in gateway.upstreams.values():
         one.script(ANSWER)
@@ -298,8 +297,10 @@ def balanced(case: Case, gateway: Gateway) -> tuple[Fields, Fields]:
         return _mapped(route, mapping, gateway)
     empty = {"X-User": ""} if case["name"].endswith("empty") else {}
     taken = [target(gateway, f"/{route}/x", empty) for _ in range(case["requests"])]
-    kong = {"counts": case["counts"]}
-    ours = {"counts": dict(Counter(taken))}
+    kong, ours = {"counts": case["counts"]}, {"counts": dict(Counter(taken))}
+    if case["name"].startswith("consistent-hashing"):
+        # Which one a key leads to is for the hash to say, which is another one.
+        kong, ours = ({"counts": sorted(c["counts"].values())} for c in (kong, ours))
     if "first_100" in case:
         kong["first_100"], ours["first_100"] = case["first_100"], taken[:100]
     return kong, ours
