@@ -21,6 +21,7 @@ from kongai import config
 from kongai._version import __version__
 from kongai.document import parse
 from kongai.errors import ConfigError
+from kongai.plugins.ai_proxy import AIProxy
 from kongai.plugins.file_log import FileLog
 from kongai.proxy import Proxy
 
@@ -222,15 +223,31 @@ def _ready_made(upstream_url: str | None, options: Mapping[str, Any]) -> Proxy:
 
 def _welcome(url: str, proxy: Proxy, *, demo: bool) -> str:
     """What a person at a terminal wants to know once the gateway runs."""
-    path = next((p for r in proxy.routes for p in r.paths or () if p[0] == "/"), "/")
-    base = url + path.rstrip("/")
+    path = _path_of_ai_proxy(proxy)
+    base = url + (path or "").rstrip("/")
     logs = [p.config.path for p in proxy.plugins if isinstance(p, FileLog)]
     lines = [f"kongai {__version__} listens on {url}"]
     lines += [f"Each exchange is a line of JSON in {log}" for log in logs]
     if demo:
         lines += ["A built-in model answers; it echoes. Try it:", "", _CURL % base]
-    lines += ["", "Point Claude Code at it:", "", f"  ANTHROPIC_BASE_URL={base} claude"]
+    if path is not None:
+        lines += ["", "Point Claude Code at it:", ""]
+        lines += [f"  ANTHROPIC_BASE_URL={base} claude"]
     return "\n".join([*lines, "", "Ctrl-C stops it."])
+
+
+def _path_of_ai_proxy(proxy: Proxy) -> str | None:
+    """The first path that leads Claude Code to a model; None if there is none."""
+    # What only a person at a terminal needs is not imported for others.
+    from kongai import explain as explaining
+
+    for path in (p for route in proxy.routes for p in route.paths or ("/",)):
+        if path.startswith("/"):
+            asked = explaining.request("POST", f"{path.rstrip('/')}/v1/messages")
+            told = explaining.Explanation(proxy, asked)
+            if any(isinstance(plugin, AIProxy) for plugin in told.chain()):
+                return path
+    return None
 
 
 _CURL = """\

@@ -176,7 +176,7 @@ class Explanation:
                 _scope_text(self._proxy.scopes.scope_of(plugin)),
                 self._origins.get(plugin.id, ""),
             )
-            for plugin in self._chain()
+            for plugin in self.chain()
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
@@ -223,7 +223,8 @@ class Explanation:
         if len(tried) > _MOST_LISTED:
             yield f"and {len(tried) - _MOST_LISTED} more"
 
-    def _chain(self) -> tuple[Plugin, ...]:
+    def chain(self) -> tuple[Plugin, ...]:
+        """The plugins that would run, in their order."""
         scopes, exchange = self._proxy.scopes, self.exchange
         route, service = exchange.route, exchange.service
         ids = route.id if route else None, service.id if service else None
@@ -235,10 +236,10 @@ class Explanation:
         return scopes.narrowed(chain, done, Scope(*ids, self._consumer.id)).plugins
 
     def _asks_who(self) -> bool:
-        return any(plugin.authenticates for plugin in self._chain())
+        return any(plugin.authenticates for plugin in self.chain())
 
     def _told(self, topic: str) -> Iterator[str]:
-        for plugin in self._chain():
+        for plugin in self.chain():
             for about, text in plugin.explain(self.exchange):
                 if about == topic:
                     yield text

@@ -187,6 +187,24 @@ def test_where_nobody_asks_who_it_is_the_consumers_plugins_do_not_run(
     assert "for the consumer" not in told
 
 
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("alices-key", "the key in apikey is that of alice (key-auth)"),
+        ("another", "with this key in apikey the request is answered with 401"),
+    ],
+)
+def test_whose_key_it_is_is_said_and_not_the_key(
+    file: Path, key: str, told: str
+) -> None:
+    credentials = "username: alice\n  keyauth_credentials: [{key: alices-key}]"
+    file.write_text(FILE.replace("username: alice", credentials))
+    for args in (["/a", "-H", f"apikey: {key}"], [f"/a?apikey={key}"]):
+        said = explained(file, "GET", *args).stdout
+        assert told in said.partition("\nconsumer")[2]
+        assert key not in said.partition("\nservice")[2].partition("\nconsumer")[2]
+
+
 def test_an_anonymous_consumer_is_named(file: Path) -> None:
     text = "- {name: key-auth, config: {anonymous: alice, key_names: [a, b]}}"
     file.write_text(FILE.replace("- name: key-auth", text))

@@ -94,11 +94,22 @@ class KeyAuth(Plugin):
         self._secret_names = frozenset(names | {_header(name) for name in names})
 
     def explain(self, exchange: Exchange) -> Iterator[tuple[str, str]]:
-        """What becomes of a request without a key."""
-        names = " or ".join(self.config.key_names)
+        """Whose key the request shows, or what becomes of it without one."""
         instead = self.config.anonymous
         end = "is answered with 401" if instead is None else f"counts as {instead}"
-        yield "consumer", f"without a key in {names} the request {end} ({self.name})"
+        names = " or ".join(self.config.key_names)
+        text = f"without a key in {names} the request {end} ({self.name})"
+        try:
+            shown = self._first_shown(exchange)
+        except _Unauthorized:
+            shown = None
+        if shown is not None:
+            found = exchange.consumers.by_key(shown[1])
+            text = f"with this key in {shown[0]} the request {end} ({self.name})"
+            if found is not None:
+                name = found[0].username or found[0].custom_id
+                text = f"the key in {shown[0]} is that of {name} ({self.name})"
+        yield "consumer", text
 
     def access(self, exchange: Exchange) -> None:
         """Find out who sends the request, or refuse it."""
@@ -135,14 +146,22 @@ class KeyAuth(Plugin):
 
     def _key(self, exchange: Exchange) -> str | None:
         """The first key that the request shows, taken out if it is to be hidden."""
+        shown = self._first_shown(exchange)
+        if shown is None:
+            return None
+        name, key = shown
+        if self.config.hide_credentials:
+            self._hide(exchange, name)
+        return key
+
+    def _first_shown(self, exchange: Exchange) -> tuple[str, str] | None:
+        """The first key that the request shows, and the name that it has there."""
         for name in self.config.key_names:
             shown = self._shown(exchange, name)
             if len(shown) > 1 or any(isinstance(one, (list, dict)) for one in shown):
                 raise self._unauthorized("Duplicate API key found")
             if shown and isinstance(shown[0], str):
-                if self.config.hide_credentials:
-                    self._hide(exchange, name)
-                return shown[0]
+                return name, shown[0]
         return None
 
     def _shown(self, exchange: Exchange, name: str) -> list[Any]:
