@@ -15,15 +15,22 @@ from werkzeug.wrappers import Request
 
 from kongai import balancer
 from kongai.entities import Consumer, Route, Service, Upstream
-from kongai.errors import GatewayError, NoPeer, NoRouteMatched, NoServiceFound
+from kongai.errors import (
+    GatewayError,
+    HTTPSRequired,
+    NoPeer,
+    NoRouteMatched,
+    NoServiceFound,
+)
 from kongai.forwarding import bracketed
-from kongai.incoming import origin_form
+from kongai.incoming import origin_form, tls_name
 from kongai.plugin import Plugin
 from kongai.proxy import Proxy
 from kongai.router import Tried
 from kongai.scopes import Scope
 
 _MOST_LISTED = 20
+_UNNAMED = "a route without a name"
 _HERE = "http://localhost:8000"
 
 
@@ -49,6 +56,8 @@ def request(
             **builder.get_environ(),
             "REQUEST_URI": path if path.startswith("/") else f"/{path}",
             "REMOTE_ADDR": "127.0.0.1",
+            # Where a server would say it; it counts for HTTPS alone.
+            "SSL_TLS_SNI": parts.hostname or "",
         }
     )
 
@@ -76,6 +85,7 @@ class Explanation:
     ) -> None:
         self._proxy = proxy
         self._origins = origins or {}
+        self._sni = tls_name(asked)
         self.exchange = proxy.routed(asked)
         self._consumer: Consumer | None = None
         if consumer is not None:
@@ -113,8 +123,12 @@ class Explanation:
             failure = exchange.error or NoRouteMatched()
             assert isinstance(failure, GatewayError)
             yield f"none: the answer is {failure.status} {failure.message}"
+            for found in self._proxy.router.explain(*self._asked(), sni=self._sni):
+                if found.objection is None and isinstance(failure, HTTPSRequired):
+                    protocols = ", ".join(found.route.protocols)
+                    yield f"{self._named(found.route, _UNNAMED)} takes {protocols}"
             return
-        yield self._named(match.route, "a route without a name")
+        yield self._named(match.route, _UNNAMED)
         yield from _criteria(match.route)
         if match.route.paths and match.route.strip_path:
             yield f"{match.prefix!r} is left out of the upstream's path (strip_path)"
@@ -194,10 +208,12 @@ class Explanation:
 
     def _also_fitting(self) -> Iterator[str]:
         if self.exchange.match is not None:
-            yield from self._listed(self._proxy.router.outranked(*self._asked()))
+            yield from self._listed(
+                self._proxy.router.outranked(*self._asked(), sni=self._sni)
+            )
 
     def _passed_over(self) -> Iterator[str]:
-        tried = self._proxy.router.explain(*self._asked())
+        tried = self._proxy.router.explain(*self._asked(), sni=self._sni)
         others = [found for found in tried if found.objection is not None]
         near = [found for found in others if found.near]
         far = [found for found in others if not found.near]
@@ -218,7 +234,7 @@ class Explanation:
         for found in tried[:_MOST_LISTED]:
             reason = found.objection or ""
             path = "" if found.path is None or found.path in reason else found.path
-            name = self._named(found.route, "a route without a name")
+            name = self._named(found.route, _UNNAMED)
             yield f"{name} {path}".rstrip() + f": {reason}"
         if len(tried) > _MOST_LISTED:
             yield f"and {len(tried) - _MOST_LISTED} more"

@@ -88,6 +88,30 @@ def test_headers_and_whole_urls_count(file: Path) -> None:
         assert "upstream    http://h.example:8080/base/a/1" in lines
 
 
+def test_what_takes_https_alone_is_named(file: Path) -> None:
+    told = explained(file, "GET", "/secure").stdout
+    assert "please use https" in told.lower()
+    assert "            secure (25) takes https\n" in told
+
+
+def test_a_path_that_is_refused_is_not_said_to_have_a_route(file: Path) -> None:
+    told = explained(file, "GET", "/a/%zz").stdout
+    assert "route       none: the answer is 400" in told
+    assert " takes " not in told
+
+
+def test_the_name_of_a_tls_handshake_is_that_of_the_url(file: Path) -> None:
+    file.write_text(
+        FILE.replace("protocols: [https]", "protocols: [https], snis: [tls.example]")
+    )
+    told = explained(file, "GET", "https://tls.example/secure").stdout
+    assert "route       secure (25)" in told
+    assert "snis tls.example" in told
+    other = explained(file, "GET", "https://other.example/secure")
+    assert other.exit_code == 1
+    assert "secure (25) /secure: no SNI fits 'other.example'" in other.stdout
+
+
 def test_captures_are_shown(file: Path) -> None:
     assert "captured id = 7" in explained(file, "GET", "/b/7").stdout
 
