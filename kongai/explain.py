@@ -130,7 +130,7 @@ class Explanation:
             return
         yield self._named(match.route, _UNNAMED)
         yield from _criteria(match.route)
-        if match.route.paths and match.route.strip_path:
+        if match.route.strip_path and match.prefix not in ("", "/"):
             yield f"{match.prefix!r} is left out of the upstream's path (strip_path)"
         for name, value in match.captures.items():
             yield f"captured {name} = {value}"
