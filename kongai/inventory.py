@@ -82,13 +82,26 @@ def _pairs(
     for index, service in enumerate(services):
         path: Path = ("services", index)
         _check(service, path)
-        owner = identified(service)
+        owner = _with_certificates(identified(service))
         for number, route in enumerate(service.routes):
             _check(route, (*path, "routes", number))
             yield identified(route), owner
     for index, route in enumerate(routes):
         _check(route, ("routes", index))
         yield identified(route), None
+
+
+def _with_certificates(service: Service) -> Service:
+    """The service with certificates that are checked and have ids."""
+    shown, several = service.client_certificate, service.ca_certificates
+    for certificate in (shown, *(several or ())):
+        if certificate is not None:
+            _check(certificate, ("certificates",))
+    return msgspec.structs.replace(
+        service,
+        client_certificate=None if shown is None else identified(shown),
+        ca_certificates=several and tuple(identified(one) for one in several),
+    )
 
 
 def directory(consumers: Sequence[Consumer]) -> Consumers:
