@@ -219,7 +219,10 @@ class _Builder:
         if kind == "upstreams":
             value = msgspec.structs.replace(value, **algorithm_of(item))
         declared.value = inventory.identified(value, key)
-        self._index.setdefault((kind, declared.value.id), declared)
+        first = self._index.setdefault((kind, declared.value.id), declared)
+        if kind == "targets" and first is not declared:
+            there = self._document.place(first.path)
+            self._report(path, f"uniqueness violation: already declared ({there})")
         self._origins[declared.value.id] = self._document.place(path)
 
     def _with_certificates(
