@@ -125,6 +125,7 @@ def scoped(
     pairs: Iterable[tuple[Route, Service | None]],
     consumers: Consumers,
     plugins: Iterable[Plugin | Scoped],
+    unused: Iterable[Service] = (),
 ) -> Iterator[Scoped]:
     """Every plugin of a gateway, with what it is for in ids.
 
@@ -132,6 +133,7 @@ def scoped(
         pairs: routes with their services, which have plugins of their own.
         consumers: likewise.
         plugins: those for everything, or for what they name.
+        unused: services without routes, for which there may be plugins all the same.
 
     Raises:
         ConfigError: a plugin is for something that is not there.
@@ -148,9 +150,10 @@ def scoped(
     for consumer in consumers:
         for plugin in consumer.plugins:
             yield from _placed(plugin, "consumer", consumer.id)
+    known = [*services, *map(identified, unused)]
     ids = {
         "route": {name: r.id for r in routes for name in (r.id, r.name)},
-        "service": {name: s.id for s in services for name in (s.id, s.name)},
+        "service": {name: s.id for s in known for name in (s.id, s.name)},
         "consumer": {name: c.id for c in consumers for name in (c.id, c.username)},
     }
     for index, given in enumerate(plugins):

@@ -107,7 +107,13 @@ class Proxy:
         self.routes = tuple(route for route, _ in pairs)
         self.router = Router(pairs)
         self.scopes = Plugins(
-            inventory.scoped(pairs, self.consumers, plugins), extra_plugins
+            inventory.scoped(
+                pairs,
+                self.consumers,
+                plugins,
+                unused=[service for service in services if not service.routes],
+            ),
+            extra_plugins,
         )
         self._unmatched = self.scopes.chain()
         for route, service in pairs:
