@@ -144,7 +144,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         if not _is_target(self.target):
             yield (
                 "target",
-                f"Invalid target ('{self.target}'); not a valid hostname or ip address",
+                # What precedes an @ is a password, if anything.
+                f"Invalid target ('{self.target.rpartition('@')[2]}'); not a valid "
+                "hostname or ip address",
             )
 
 
@@ -201,6 +203,11 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
             if header := getattr(self, field):
                 for text in criteria.check_header_name(header):
                     yield field, text
+        if cookie := self.hash_on_cookie:
+            for text in criteria.check_cookie_name(cookie):
+                yield "hash_on_cookie", text
+        for text in criteria.check_service_path(self.hash_on_cookie_path):
+            yield "hash_on_cookie_path", text
         yield from self._hashing_problems()
 
     def _hashing_problems(self) -> Iterator[tuple[str, str]]:
