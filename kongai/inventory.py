@@ -95,10 +95,22 @@ def directory(consumers: Sequence[Consumer]) -> Consumers:
     """The consumers of a gateway.
 
     Raises:
-        ConfigError: a consumer has a wrong value.
+        ConfigError: a consumer has a wrong value, or two have one name or key.
     """
+    names: set[str] = set()
+    keys: set[str] = set()
     for index, consumer in enumerate(consumers):
-        _check(consumer, ("consumers", index))
+        path: Path = ("consumers", index)
+        _check(consumer, path)
+        if consumer.username is not None and consumer.username in names:
+            text = f"two consumers named '{consumer.username}'"
+            raise ConfigError([Problem("consumers", text)])
+        names.add(consumer.username or "")
+        for number, credential in enumerate(consumer.keyauth_credentials):
+            if credential.key and credential.key in keys:
+                where = path_text((*path, "keyauth_credentials", number, "key"))
+                raise ConfigError([Problem(where, "another credential has this key")])
+            keys.add(credential.key or "")
     return Consumers(with_credentials(identified(one)) for one in consumers)
 
 
