@@ -116,6 +116,8 @@ class Proxy:
             extra_plugins,
         )
         self._unmatched = self.scopes.chain()
+        names = (plugin.secret_names for plugin in self.scopes)
+        self._secret_names = frozenset().union(*names)
         for route, service in pairs:
             # What can't be used together shows now and not at the first request.
             self.scopes.chain(route.id, service.id if service else None)
@@ -246,6 +248,7 @@ class Proxy:
             headers=client_headers(request),
             consumers=self.consumers,
             upstreams=self.upstreams,
+            secret_names=self._secret_names,
         )
         self._trust.look_at(exchange)
         self._route(exchange)

@@ -589,7 +589,7 @@ def records(
     struct: Any, **fields: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[dict[str, Any]]:
     """Mappings with the struct's fields, of which those that are given are so."""
-    known = {name: VALUES for name in struct.__struct_fields__} | fields
+    known = dict.fromkeys(struct.__struct_fields__, VALUES) | fields
     return st.dictionaries(st.sampled_from(sorted(known)), VALUES, max_size=3).flatmap(
         lambda given: st.fixed_dictionaries(
             {name: st.just(value) for name, value in given.items()}

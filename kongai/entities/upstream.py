@@ -142,12 +142,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the whole: pairs of a field's path and Kong's text."""
         if not _is_target(self.target):
-            yield (
-                "target",
-                # What precedes an @ is a password, if anything.
-                f"Invalid target ('{self.target.rpartition('@')[2]}'); not a valid "
-                "hostname or ip address",
-            )
+            # What precedes an @ is a password, if anything.
+            shown = self.target.rpartition("@")[2]
+            text = f"Invalid target ('{shown}'); not a valid hostname or ip address"
+            yield "target", text
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
