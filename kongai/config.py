@@ -188,9 +188,12 @@ class _Builder:
         entity = self._index.get((kind, name))
         if entity is not None:
             return entity
+        field = path[-1] if isinstance(path[-1], str) else path[-2]
+        # No name is a text of several lines, but a private key is.
+        shown = name if name.isprintable() else "..."
         self._report(
             path,
-            f"invalid reference '{path[-1]}: {name}' (no such entry in '{kind}')",
+            f"invalid reference '{field}: {shown}' (no such entry in '{kind}')",
         )
         return None
 

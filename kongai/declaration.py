@@ -246,6 +246,7 @@ class _Reader:
         if isinstance(shared, Mapping) and isinstance(own, Mapping):
             item["config"] = {**shared, **own}
         elif not isinstance(shared, Mapping):
-            self._report(
-                (*path, "_config"), f"there is no '{name}' in '_plugin_configs'"
-            )
+            # What is no name may be settings, which hold secrets.
+            text = f"there is no '{name}' in '_plugin_configs'"
+            known = isinstance(name, str)
+            self._report((*path, "_config"), text if known else "expected a string")

@@ -6,15 +6,17 @@ would run, and the address is what the balancer would try first.
 
 from __future__ import annotations
 
+import os
+import string
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from kongai import balancer
 from kongai.entities import Consumer, Route, Service
-from kongai.errors import GatewayError, NoRouteMatched, NoServiceFound
+from kongai.errors import GatewayError, NoPeer, NoRouteMatched, NoServiceFound
 from kongai.forwarding import bracketed
 from kongai.incoming import origin_form
 from kongai.plugin import Plugin
@@ -35,12 +37,17 @@ def request(
         method: in any case.
         target: a path with its query, or a whole URL.
         headers: names and values.
+
+    Raises:
+        ValueError: the target is no URL, or a header can't be sent.
     """
+    # What a URL can't hold is sent in escapes, by most clients.
+    target = quote(os.fsencode(target), safe=string.punctuation)
     parts = urlsplit(target)
     builder = EnvironBuilder(
         method=method.upper(),
         base_url=f"{parts.scheme}://{parts.netloc}" if parts.netloc else _HERE,
-        headers=[*headers],
+        headers=[(n, os.fsencode(v).decode("latin-1")) for n, v in headers],
     )
     path = origin_form(target)
     return Request(
@@ -131,7 +138,7 @@ class Explanation:
             return
         try:
             sent = next(balancer.to_service(self.exchange))
-        except NoServiceFound as failure:
+        except (NoServiceFound, NoPeer) as failure:
             yield f"none: the answer is {failure.status} {failure.message}"
             return
         yield f"{sent.scheme}://{bracketed(sent.host)}:{sent.port}{sent.target}"

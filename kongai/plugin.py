@@ -37,6 +37,8 @@ class Plugin:
             yield pairs of a field's path and what is wrong with the whole.
         authenticates: whether it may say who the consumer is; plugins behind it then
             run with what is configured for that consumer.
+        secret_names: headers and query arguments, in lower case, that hold credentials;
+            no record of the gateway shows them, that of another route neither.
         id: the plugin's id in records; given by the configuration.
         instance_name: a label of the user's own.
     """
@@ -46,6 +48,7 @@ class Plugin:
     Config: ClassVar[type | None] = None
     authenticates: ClassVar[bool] = False
 
+    secret_names: frozenset[str] = frozenset()
     id: str = ""
     instance_name: str | None = None
 

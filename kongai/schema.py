@@ -18,6 +18,7 @@ value; and `extra` may have all of Kong's values as ``kong``, where kongai has f
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -34,6 +35,7 @@ Report = Callable[[Path, str], None]
 T = TypeVar("T", bound=msgspec.Struct)
 
 _INVALID: Any = object()
+_INDEX = re.compile("[0-9]{1,9}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _EXPECTED: dict[type, str] = {
     inspect.StrType: "string",
@@ -192,7 +194,7 @@ def _is_empty(data: Any) -> bool:
 
 def _parts(where: str) -> Iterator[str | int]:
     for part in where.split(".") if where else ():
-        yield int(part) if part.isdecimal() else part
+        yield int(part) if _INDEX.fullmatch(part) else part
 
 
 def _is_unused(name: str, given: Any, kind: type) -> bool:
@@ -325,8 +327,16 @@ def _is(kind: inspect.Type, given: Any) -> bool:
             isinstance(given, float) and given.is_integer()
         )
     if isinstance(kind, inspect.FloatType):
-        return isinstance(given, (int, float)) and given - given == 0
+        return isinstance(given, (int, float)) and _is_finite(given)
     return isinstance(given, str)
+
+
+def _is_finite(given: float) -> bool:
+    try:
+        return math.isfinite(given)
+    except OverflowError:
+        # An integer that is too large for a float.
+        return False
 
 
 def _article(noun: str) -> str:

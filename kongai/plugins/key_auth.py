@@ -91,11 +91,10 @@ class KeyAuth(Plugin):
     def __init__(self, config: KeyAuthConfig | None = None, /, **fields: Any) -> None:
         self.config = settings(KeyAuthConfig, config, fields)
         names = {name.lower() for name in self.config.key_names}
-        self._secret_names = frozenset(names | {_header(name) for name in names})
+        self.secret_names = frozenset(names | {_header(name) for name in names})
 
     def access(self, exchange: Exchange) -> None:
         """Find out who sends the request, or refuse it."""
-        exchange.secret_names |= self._secret_names
         if exchange.request.method == "OPTIONS" and not self.config.run_on_preflight:
             _say(exchange, {})
             return
@@ -111,17 +110,14 @@ class KeyAuth(Plugin):
         else:
             _identify(exchange, consumer, credential)
 
-    def log(self, exchange: Exchange) -> None:
-        """Keep keys out of the record also where nobody has asked for them."""
-        exchange.secret_names |= self._secret_names
-
     def _authenticated(self, exchange: Exchange) -> tuple[Consumer, KeyAuthCredential]:
         key = self._key(exchange)
         if not key:
             raise self._unauthorized("No API key found in request")
         if len(key) >= _SHORTEST_SECRET:
-            exchange.secret_values |= {key, quote(key, safe="")}
-        found = exchange.consumers.by_key(key)
+            exchange.secret_values |= {key, quote(key, safe=""), _utf8(key)}
+        find = exchange.consumers.by_key
+        found = find(key) or find(_utf8(key))
         if found is None:
             raise self._unauthorized("Unauthorized")
         return found
@@ -229,6 +225,14 @@ def _header_text(value: str) -> str:
     """A text as a header has it: UTF-8, and no line end or other control character."""
     safe = _CONTROL.sub(lambda found: quote(found.group()), value)
     return safe.encode().decode("latin-1")
+
+
+def _utf8(text: str) -> str:
+    """A text whose every character was read from one byte, as the UTF-8 it may be."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 def _content_type(exchange: Exchange) -> str:
