@@ -36,7 +36,7 @@ def main() -> None:
 @main.command()
 @click.argument("path", metavar="CONFIG", type=click.Path(dir_okay=False))
 def check(path: str) -> None:
-    """Check a declarative file and list everything that is wrong with it.
+    """List everything that is wrong with a declarative file.
 
     Exits with 0 if the file is good, with 1 if it has problems, with 2 if it can't be
     read.
@@ -67,7 +67,10 @@ def explain(
 
     PATH has its query, if any, and may be a whole URL. Shown are the route that takes
     the request and why, the upstream's address, the plugins in the order in which they
-    run and where each is declared, and the limits in force.
+    run and where each is declared, the limits in force, the routes that would fit, too,
+    and those that were passed over.
+
+    Example: kongai explain kong.yml POST /v1/orders -H 'Host: api.example.com'
 
     Exits with 0 if a route takes the request, with 1 if none does.
     """

@@ -87,6 +87,8 @@ class Declared:
     path: Path
     parent: Declared | None = None
     """The entity it stands in."""
+    defaulted: tuple[str, ...] = ()
+    """Those of its fields that are decK's `_info.defaults` for all of its kind."""
     value: Any = None
     """What was made of it; None while nothing was, or if it has problems."""
     children: list[Declared] = field(default_factory=list)
@@ -218,14 +220,16 @@ class _Reader:
         for name in _COMMENTS:
             item.pop(name, None)
         inside = {child: item.pop(child, None) for child in CHILDREN[kind]}
-        item = {**self._defaults.get(kind, {}), **item}
+        defaults = self._defaults.get(kind, {})
+        defaulted = tuple(name for name in defaults if name not in item)
+        item = {**defaults, **item}
         if self._tags and isinstance(item.get("tags", []), list):
             item["tags"] = [*item.get("tags", []), *self._tags]
         if kind == "routes" and self._migrate:
             self._migrate_paths(item)
         if kind == "plugins" and "_config" in item:
             self._fill_in_config(item, path)
-        declared = Declared(kind, item, path, parent)
+        declared = Declared(kind, item, path, parent, defaulted)
         self._found[kind].append(declared)
         if parent is not None:
             parent.children.append(declared)

@@ -96,7 +96,8 @@ class Plugin:
 
         Returns:
             Pairs of a topic and a text: ``upstream`` for where the request would go,
-            ``limit`` for what it must keep to.
+            ``limit`` for what it must keep to, ``consumer`` for what becomes of one
+            from nobody that is known.
         """
         return ()
 

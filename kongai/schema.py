@@ -27,7 +27,7 @@ import msgspec
 from msgspec import inspect
 
 from kongai.errors import ConfigError, Problem
-from kongai.references import is_reference, resolve
+from kongai.references import is_reference, problem, resolve
 from kongai.registry import nearest
 
 Path = tuple[str | int, ...]
@@ -155,10 +155,11 @@ def _struct(
                 report((*path, name), "required field missing")
             continue
         if name in referenceable and is_reference(given):
-            # Secrets often come out of files, whose last line end is no part of them.
-            values[name] = resolve(given).rstrip("\r\n")
-            continue
-        values[name] = _value(field.type, given, (*path, name), report)
+            values[name] = _resolved(given, (*path, name), report)
+        else:
+            values[name] = _value(field.type, given, (*path, name), report)
+            if name in referenceable and isinstance(values[name], Mapping):
+                values[name] = _map_resolved(values[name], (*path, name), report)
         valid = valid and values[name] is not _INVALID
     if not valid:
         return _INVALID
@@ -168,6 +169,23 @@ def _struct(
         report(path, str(error))
         return _INVALID
     return made if check(made, path, report) else _INVALID
+
+
+def _resolved(reference: str, path: Path, report: Report) -> Any:
+    text = problem(reference)
+    if text is not None:
+        report(path, text)
+        return _INVALID
+    # Secrets often come out of files, whose last line end is no part of them.
+    return resolve(reference).rstrip("\r\n")
+
+
+def _map_resolved(given: Mapping[str, Any], path: Path, report: Report) -> Any:
+    values = {
+        key: _resolved(one, (*path, key), report) if is_reference(one) else one
+        for key, one in given.items()
+    }
+    return _INVALID if _any_invalid(values.values()) else values
 
 
 def check(made: Any, path: Path, report: Report) -> bool:

@@ -219,7 +219,11 @@ plugins:
         (6, "services[0].name", names),
         (8, "services[0].retries", "value should be between 0 and 32767"),
         (11, "services[0].routes[0].paths[1]", start),
-        (12, "services[0].routes[0].methods[0]", "invalid value: get"),
+        (
+            12,
+            "services[0].routes[0].methods[0]",
+            "invalid value: get; write it in upper case",
+        ),
         (13, "services[0].routes[1]", f"{criteria}'protocols' is 'https'"),
         (14, "services[1].url", "expected an http or https URL with a host"),
         (15, "services[1].porrt", "unknown field; did you mean 'port'?"),
@@ -287,6 +291,16 @@ plugins:
         "services[0].port",
         "services[1].url",
     ]
+
+
+@pytest.mark.parametrize("reference", ["a", "{username: a}", "{name: a}"])
+def test_a_consumer_is_referred_to_by_its_username(reference: str) -> None:
+    file = (
+        '{_format_version: "3.0", consumers: [{username: a}], '
+        f"keyauth_credentials: [{{key: k, consumer: {reference}}}]}}"
+    )
+    (consumer,) = config.load_text(file).consumers
+    assert [one.key for one in consumer.keyauth_credentials] == ["k"]
 
 
 @pytest.mark.parametrize("reference", ["svc", "{name: svc}", ID, f"{{id: {ID}}}"])

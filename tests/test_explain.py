@@ -66,6 +66,8 @@ route       gets (7)
             '/a' is left out of the upstream's path (strip_path)
 service     s (3)
 upstream    http://h.example:8080/base/x?y=1
+consumer    unknown (--consumer NAME says who it is)
+            without a key in apikey the request is answered with 401 (key-auth)
 plugins     1250  key-auth               for the service  19
             951   request-size-limiting  for the service  18
             9     file-log               for everything   27
@@ -90,8 +92,111 @@ def test_captures_are_shown(file: Path) -> None:
     assert "captured id = 7" in explained(file, "GET", "/b/7").stdout
 
 
+def test_routes_that_would_match_too_are_shown_with_why_they_come_later(
+    file: Path,
+) -> None:
+    lines = explained(file, "GET", "http://x.example/a").stdout.splitlines()
+    later = "a route by paths and methods comes after one by hosts and paths"
+    assert f"also fit    gets (7) /a: {later}" in lines
+
+
+def test_routes_with_another_path_are_counted_and_listed_if_none_matches(
+    file: Path,
+) -> None:
+    lines = explained(file, "GET", "/stopped").stdout.splitlines()
+    assert lines[-1] == "passed over 3 whose path does not fit"
+    lines = explained(file, "PUT", "/a").stdout.splitlines()
+    (first,) = (line for line in lines if line.startswith("passed over"))
+    assert first == "passed over elsewhere (10) /a: no host fits 'localhost:8000'"
+    assert "            gets (7) /a: method PUT is not one of GET" in lines
+    assert lines[-1] == "            secure (25): path /secure does not fit"
+
+
+POOL = """\
+_format_version: "3.0"
+services:
+- {name: s, host: pool, path: /base, routes: [{name: r, paths: [/]}]}
+upstreams:
+- name: pool
+  targets:
+  - {target: "10.0.0.1:80", weight: 1}
+  - {target: "::1", weight: 3}
+  - {target: idle.example, weight: 0}
+"""
+
+
+def test_the_targets_among_which_the_address_was_chosen_are_shown(file: Path) -> None:
+    file.write_text(POOL)
+    told = explained(file, "GET", "/x").stdout.partition("service     ")[2]
+    assert (
+        told.partition("plugins")[0]
+        == """\
+s (3)
+upstream    http://[::1]:8000/base/x
+            one of the targets of pool (5), round-robin:
+              10.0.0.1:80  weight 1
+              [::1]:8000  weight 3
+              idle.example:8000  weight 0
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("algorithm: least-connections", "least-connections"),
+        ("hash_on: ip", "consistent-hashing on ip"),
+        (
+            "hash_on: header, hash_on_header: x-a, hash_fallback: ip",
+            "consistent-hashing on header x-a, else ip",
+        ),
+        (
+            "hash_on: cookie, hash_on_cookie: c",
+            "consistent-hashing on cookie c",
+        ),
+        (
+            "hash_on: ip, hash_fallback: query_arg, hash_fallback_query_arg: q",
+            "consistent-hashing on ip, else query_arg q",
+        ),
+        ("algorithm: consistent-hashing", "consistent-hashing on nothing"),
+    ],
+)
+def test_how_a_target_is_chosen_is_said(file: Path, given: str, told: str) -> None:
+    more = given.replace(", hash", "\n  hash")
+    file.write_text(POOL.replace("- name: pool", f"- name: pool\n  {more}"))
+    assert (
+        f"one of the targets of pool (5), {told}:\n"
+        in explained(file, "GET", "/x").stdout
+    )
+
+
+def test_an_upstream_with_nobody_to_ask_is_shown_with_its_targets(file: Path) -> None:
+    file.write_text(POOL.replace("weight: 1", "weight: 0").replace("3}", "0}"))
+    told = explained(file, "GET", "/x").stdout
+    failure = "the answer is 503 failure to get a peer from the ring-balancer"
+    assert f"upstream    none: {failure}\n" in told
+    assert "10.0.0.1:80  weight 0" in told
+
+
+def test_where_nobody_asks_who_it_is_the_consumers_plugins_do_not_run(
+    file: Path,
+) -> None:
+    told = explained(file, "GET", "/nowhere", "--consumer", "alice").stdout
+    line = "consumer    alice (21), but no plugin here asks who it is"
+    assert line in told.splitlines()
+    assert "for the consumer" not in told
+
+
+def test_an_anonymous_consumer_is_named(file: Path) -> None:
+    text = "- {name: key-auth, config: {anonymous: alice, key_names: [a, b]}}"
+    file.write_text(FILE.replace("- name: key-auth", text))
+    told = explained(file, "GET", "/a").stdout
+    assert "without a key in a or b the request counts as alice (key-auth)" in told
+
+
 def test_a_consumers_own_plugins_run_for_the_consumer(file: Path) -> None:
     known = explained(file, "GET", "/a", "--consumer", "alice").stdout
+    assert "consumer    alice (21)" in known.splitlines()
     assert "9     file-log               for the consumer  22" in known
     nobody = explained(file, "GET", "/a", "--consumer", "bob")
     assert (nobody.exit_code, nobody.stdout) == (2, "")

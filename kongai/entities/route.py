@@ -61,7 +61,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[
             Sequence[
                 Annotated[
-                    str, Meta(pattern=r"^[A-Z]+\Z", description="invalid value: {}")
+                    str,
+                    Meta(
+                        pattern=r"^[A-Z]+\Z",
+                        description="invalid value: {}; write it in upper case",
+                    ),
                 ]
             ],
             A_SET,

@@ -42,7 +42,7 @@ class HttpLogConfig(msgspec.Struct, frozen=True, kw_only=True):
         "client_certificate": NOT_HERE,
         "custom_fields_by_lua": fields.NO_LUA,
     }
-    REFERENCEABLE: ClassVar[frozenset[str]] = frozenset({"http_endpoint"})
+    REFERENCEABLE: ClassVar[frozenset[str]] = frozenset({"http_endpoint", "headers"})
 
     http_endpoint: Annotated[
         str,

@@ -93,6 +93,13 @@ class KeyAuth(Plugin):
         names = {name.lower() for name in self.config.key_names}
         self.secret_names = frozenset(names | {_header(name) for name in names})
 
+    def explain(self, exchange: Exchange) -> Iterator[tuple[str, str]]:
+        """What becomes of a request without a key."""
+        names = " or ".join(self.config.key_names)
+        instead = self.config.anonymous
+        end = "is answered with 401" if instead is None else f"counts as {instead}"
+        yield "consumer", f"without a key in {names} the request {end} ({self.name})"
+
     def access(self, exchange: Exchange) -> None:
         """Find out who sends the request, or refuse it."""
         if exchange.request.method == "OPTIONS" and not self.config.run_on_preflight:
