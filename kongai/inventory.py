@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import string
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -67,8 +68,8 @@ def paired(
         ConfigError: an entity has a wrong value, or two routes have one name.
     """
     pairs = list(_pairs(services, routes))
-    names = [route.name for route, _ in pairs if route.name is not None]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    names = Counter(route.name for route, _ in pairs if route.name is not None)
+    twice = sorted(name for name, number in names.items() if number > 1)
     if twice:
         raise ConfigError(
             [Problem("routes", f"two routes named '{name}'") for name in twice]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from kongai.errors import ConfigError, Problem
 
@@ -113,6 +114,18 @@ def check(plugin: Plugin) -> Iterable[str]:
     kind = type(plugin).__name__
     if not plugin.name or not isinstance(plugin.name, str):
         yield f"{kind} has no name; set the class attribute `name`"
+    if type(plugin) not in _MISFITS:
+        _MISFITS[type(plugin)] = tuple(_misfits(plugin))
+    yield from _MISFITS[type(plugin)]
+
+
+_MISFITS: WeakKeyDictionary[type[Plugin], tuple[str, ...]] = WeakKeyDictionary()
+"""By class, for looking is slow, and each route may have a plugin of its own."""
+
+
+def _misfits(plugin: Plugin) -> Iterator[str]:
+    """What is wrong with the phases' parameters."""
+    kind = type(plugin).__name__
     for phase in PHASES:
         theirs, ours = getattr(plugin, phase), getattr(Plugin, phase)
         expected = len(inspect.signature(ours).parameters) - 1

@@ -32,9 +32,7 @@ from kongai.errors import (
     ended_by,
     whereabouts,
 )
-from kongai.exchange import (
-    Exchange,
-)
+from kongai.exchange import Exchange
 from kongai.incoming import client_headers, objection, raw_target, tls_name
 from kongai.log import serialize
 from kongai.plugin import Plugin

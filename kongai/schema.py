@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -136,9 +137,7 @@ def _struct(
             report(path, "expected a record")
             return _INVALID
         data = {}
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.StructType)
-    fields = {f.name: f for f in info.fields if f.name not in elsewhere}
+    fields = {f.name: f for f in _fields(kind) if f.name not in elsewhere}
     referenceable: Collection[str] = getattr(kind, "REFERENCEABLE", ())
     not_null: Collection[str] = getattr(kind, "NOT_NULL", ())
     values: dict[str, Any] = {}
@@ -186,6 +185,14 @@ def _map_resolved(given: Mapping[str, Any], path: Path, report: Report) -> Any:
         for key, one in given.items()
     }
     return _INVALID if _any_invalid(values.values()) else values
+
+
+@cache
+def _fields(kind: type) -> tuple[inspect.Field, ...]:
+    """A struct's fields; slow to find out, and a file has many of one kind."""
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    return info.fields
 
 
 def check(made: Any, path: Path, report: Report) -> bool:

@@ -1294,45 +1294,6 @@ def test_what_is_no_plugin_is_refused() -> None:
         Proxy(plugins=[not_a_plugin])
 
 
-class Failover(Plugin):
-    name = "failover"
-
-    def balancer(self, exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
-        for host in ("first", "second"):
-            attempt = yield UpstreamRequest("GET", "http", host, 80, "/", [])
-            if attempt.response is not None and attempt.response.status == 200:
-                return
-
-
-def test_an_answer_that_a_balancer_passes_over_is_a_try_of_its_own() -> None:
-    busy, good = answer(b"busy", status=429), answer(b"good")
-    transport = MockTransport(lambda r: busy if r.host == "first" else good)
-    rows = ListSink()
-    proxy = Proxy(plugins=[Failover()], sinks=[rows], transport=transport)
-    with Client(proxy).get("/") as found:
-        assert found.get_data() == b"good"
-    assert (busy.closed, good.closed) == (1, 1)
-    (row,) = rows
-    assert [(t["ip"], t.get("state"), t.get("code")) for t in row["tries"]] == [
-        ("first", "next", 429),
-        ("second", None, None),
-    ]
-    assert row["upstream_status"] == "429, 200"
-
-
-class Nowhere(Plugin):
-    name = "nowhere"
-
-    def balancer(self, exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
-        yield from ()
-
-
-def test_a_balancer_that_knows_no_upstream_leads_nowhere() -> None:
-    transport = MockTransport(lambda request: answer(b""))
-    with Client(Proxy(plugins=[Nowhere()], transport=transport)).get("/") as found:
-        assert found.status_code == 503
-
-
 class Downloading(Plugin):
     name = "downloading"
 

@@ -17,7 +17,7 @@ from kongai import criteria
 from kongai.entities import Consumer, KeyAuthCredential
 from kongai.errors import GatewayError, RequestRejected
 from kongai.exchange import BodyTooLarge, Exchange
-from kongai.incoming import query_arguments
+from kongai.incoming import query_arguments, query_without
 from kongai.plugin import Plugin
 from kongai.plugins import body_fields
 from kongai.schema import settings
@@ -159,7 +159,7 @@ class KeyAuth(Plugin):
     def _hide(self, exchange: Exchange, name: str) -> None:
         exchange.headers.pop(_header(name), None)
         if exchange.query is not None:
-            exchange.query = body_fields.query_without(exchange.query, name)
+            exchange.query = query_without(exchange.query, name)
         if self.config.key_in_body and _has_fields(exchange):
             body = _body(exchange)
             kept = body_fields.without(body, _content_type(exchange), name)
