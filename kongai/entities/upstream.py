@@ -22,15 +22,6 @@ _NAMED = ("header", "query_arg", "uri_capture")
 _HashOn = Literal[
     "none", "consumer", "ip", "header", "cookie", "path", "query_arg", "uri_capture"
 ]
-_CookieName = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z0-9_-]+\Z",
-        description=(
-            "bad cookie name '{}', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
-        ),
-    ),
-]
 _Path = Annotated[str, Meta(pattern=r"^/", description="should start with: /")]
 _Statuses = Sequence[Annotated[int, Meta(ge=100, le=999)]]
 _Counter = Annotated[int, Meta(ge=0, le=255)]
@@ -179,7 +170,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     hash_fallback: _HashOn = "none"
     hash_on_header: str | None = None
     hash_fallback_header: str | None = None
-    hash_on_cookie: _CookieName | None = None
+    hash_on_cookie: str | None = None
     hash_on_cookie_path: _Path = "/"
     hash_on_query_arg: str | None = None
     hash_fallback_query_arg: str | None = None
