@@ -159,6 +159,8 @@ def to_service(exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
         yield from forward(exchange, address, target)
         return
     request = _request(exchange, address, target, exchange.headers)
+    if shared.server_name is not None:
+        request.tls = replace(request.tls, name=shared.server_name)
     yield from retrying(_among(shared, exchange, request), service.retries)
 
 

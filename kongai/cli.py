@@ -85,7 +85,10 @@ def explain(
         if not colon or not name.strip():
             raise click.BadParameter(f"expected NAME:VALUE, not '{header}'")
         pairs.append((name.strip(), value.strip()))
-    asked = explaining.request(method, target, pairs)
+    try:
+        asked = explaining.request(method, target, pairs)
+    except ValueError as error:
+        raise click.BadParameter(f"not a request: {error}") from None
     try:
         told = explaining.Explanation(
             proxy, asked, consumer=consumer, origins=found.origins

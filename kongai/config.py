@@ -201,9 +201,12 @@ class _Builder:
         entity = self._index.get((kind, name))
         if entity is not None:
             return entity
+        field = path[-1] if isinstance(path[-1], str) else path[-2]
+        # No name is a text of several lines, but a private key is.
+        shown = name if name.isprintable() else "..."
         self._report(
             path,
-            f"invalid reference '{path[-1]}: {name}' (no such entry in '{kind}')",
+            f"invalid reference '{field}: {shown}' (no such entry in '{kind}')",
         )
         return None
 
@@ -232,7 +235,10 @@ class _Builder:
         if kind == "upstreams":
             value = msgspec.structs.replace(value, **algorithm_of(item))
         declared.value = inventory.identified(value, key)
-        self._index.setdefault((kind, declared.value.id), declared)
+        first = self._index.setdefault((kind, declared.value.id), declared)
+        if kind == "targets" and first is not declared:
+            there = self._document.place(first.path)
+            self._report(path, f"uniqueness violation: already declared ({there})")
         self._origins[declared.value.id] = self._document.place(path)
 
     def _with_certificates(

@@ -14,7 +14,6 @@ import struct
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -350,7 +349,7 @@ class _Answer:
             raise AssertionError("the application did not call start_response")
         message, headers = self._message, self._headers
         if not any(name.lower() == "date" for name, _ in headers):
-            headers.append(("Date", _date()))
+            headers.append(("Date", http1.date(int(time.time()))))
         self._length = self._length_given()
         if self._no_body():
             self._length = None
@@ -437,15 +436,3 @@ class _Input(io.RawIOBase):
     def read1(self, size: int) -> bytes:
         """Read at most `size` bytes, as many as have come; b"" at the body's end."""
         return self._next(size)
-
-
-_cached_date = (0, "")
-
-
-def _date() -> str:
-    """The Date header's value, made once a second."""
-    global _cached_date
-    now = int(time.time())
-    if _cached_date[0] != now:
-        _cached_date = (now, formatdate(now, usegmt=True))
-    return _cached_date[1]

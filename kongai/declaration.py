@@ -157,6 +157,7 @@ class _Reader:
             self._report(("_format_version",), f"expected one of: {expected}")
         if not isinstance(data.get("_transform", True), bool):
             self._report(("_transform",), "expected a boolean")
+        self._check_comments(data, ())
         for name, value in data.items():
             if name in _ELSEWHERE:
                 if value:
@@ -164,6 +165,15 @@ class _Reader:
             elif name not in (*_KNOWN, *CHILDREN):
                 self._report((name,), "unknown field")
         self._read_decks_fields()
+
+    def _check_comments(self, item: Mapping[str, Any], path: Path) -> None:
+        for name, kind, text in (
+            ("_comment", str, "expected a string"),
+            ("_ignore", (list, tuple), "expected an array"),
+        ):
+            given = item.get(name)
+            if given is not None and not isinstance(given, kind) and given != {}:
+                self._report((*path, name), text)
 
     def _read_decks_fields(self) -> None:
         info = self._data.get("_info")
@@ -206,6 +216,7 @@ class _Reader:
     def _entity(
         self, item: dict[str, Any], kind: str, path: Path, parent: Declared | None
     ) -> None:
+        self._check_comments(item, path)
         for name in _COMMENTS:
             item.pop(name, None)
         inside = {child: item.pop(child, None) for child in CHILDREN[kind]}
@@ -239,6 +250,7 @@ class _Reader:
         if isinstance(shared, Mapping) and isinstance(own, Mapping):
             item["config"] = {**shared, **own}
         elif not isinstance(shared, Mapping):
-            self._report(
-                (*path, "_config"), f"there is no '{name}' in '_plugin_configs'"
-            )
+            # What is no name may be settings, which hold secrets.
+            text = f"there is no '{name}' in '_plugin_configs'"
+            known = isinstance(name, str)
+            self._report((*path, "_config"), text if known else "expected a string")

@@ -178,11 +178,16 @@ class _Worker:
         return True
 
     def _run(self, make_sender: Callable[[], Sender]) -> None:
-        sender = make_sender()
-        try:
-            while batch := self._next_batch():
+        sender: Sender | None = None
+        while batch := self._next_batch():
+            try:
+                sender = make_sender() if sender is None else sender
                 self._deliver(sender, batch)
-        finally:
+            except Exception as error:
+                # The next entry is to have its chance.
+                reason = f"{whereabouts(error)}; {len(batch)} were lost"
+                self._error(f"could not send entries ({reason})")
+        if sender is not None:
             sender.close()
 
     def _next_batch(self) -> list[bytes]:

@@ -6,8 +6,10 @@ would run, and the address is what the balancer would try first.
 
 from __future__ import annotations
 
+import os
+import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
@@ -43,12 +45,17 @@ def request(
         method: in any case.
         target: a path with its query, or a whole URL.
         headers: names and values.
+
+    Raises:
+        ValueError: the target is no URL, or a header can't be sent.
     """
+    # What a URL can't hold is sent in escapes, by most clients.
+    target = quote(os.fsencode(target), safe=string.punctuation)
     parts = urlsplit(target)
     builder = EnvironBuilder(
         method=method.upper(),
         base_url=f"{parts.scheme}://{parts.netloc}" if parts.netloc else _HERE,
-        headers=[*headers],
+        headers=[(n, os.fsencode(v).decode("latin-1")) for n, v in headers],
     )
     path = origin_form(target)
     return Request(

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
 
 import httptools
 
@@ -206,3 +208,13 @@ def chunk(data: bytes) -> bytes:
 
 
 LAST_CHUNK = b"0\r\n\r\n"
+
+
+@lru_cache(maxsize=1)
+def date(now: int) -> str:
+    """A Date header's value, made once a second.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    return formatdate(now, usegmt=True)

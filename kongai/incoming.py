@@ -143,10 +143,20 @@ def query_arguments(query: str) -> dict[str, list[str | bool]]:
     """The arguments of a query string, decoded; one without a value is True."""
     found: dict[str, list[str | bool]] = {}
     for part in filter(None, query.split("&")):
-        name, equals, value = part.partition("=")
-        values = found.setdefault(unquote_plus(name), [])
-        values.append(unquote_plus(value) if equals else True)
+        name, value = argument(part)
+        found.setdefault(name, []).append(value)
     return found
+
+
+def query_without(query: str, name: str) -> str:
+    """A query or a form without the arguments of a name; the others stay as is."""
+    return "&".join(part for part in query.split("&") if argument(part)[0] != name)
+
+
+def argument(part: str) -> tuple[str, str | bool]:
+    """The name and the value of one argument of a query or a form, decoded."""
+    name, equals, value = part.partition("=")
+    return unquote_plus(name), unquote_plus(value) if equals else True
 
 
 # They say where a request goes and where it ends, and have no sense in `Connection`.

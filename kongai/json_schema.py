@@ -144,6 +144,9 @@ def _add_relations(entity: dict[str, Any], kind: str, by_kind: dict[str, Any]) -
     properties |= _COMMENTS
     properties |= dict.fromkeys(PARENTS.get(kind, ()), _REFERENCE)
     properties |= {child: _list_of(by_kind[child]) for child in CHILDREN[kind]}
+    if kind == "services":
+        properties["client_certificate"] = _REFERENCE
+        properties["ca_certificates"] = _list_of(_REFERENCE)
 
 
 def _add_configs(entry: dict[str, Any], by_plugin: dict[str, Any]) -> None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
-from urllib.parse import unquote_plus
 
 from kongai import forwarding, redact
 from kongai.entities import CACertificate, Certificate, Consumer, Route, Service
 from kongai.exchange import Exchange, Try, milliseconds
-from kongai.incoming import mount_point, received_headers
+from kongai.incoming import argument, mount_point, received_headers
 from kongai.sinks import encode
 
 WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
@@ -92,10 +91,10 @@ def _querystring(query: str, also: frozenset[str]) -> dict[str, Any]:
     """The arguments, decoded; one without a value is true."""
     fields: dict[str, Any] = {}
     for part in filter(None, query.split("&")):
-        name, equals, value = part.partition("=")
-        pair = (unquote_plus(name), unquote_plus(value))
-        [(name, value)] = redact.arguments([pair], also)
-        _gather(fields, redact.text(name), value if equals else True)
+        name, value = argument(part)
+        if isinstance(value, str):
+            value = redact.argument(name, value, also)
+        _gather(fields, redact.text(name), value)
     return fields
 
 

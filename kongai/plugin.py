@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from kongai.errors import ConfigError, Problem
 
@@ -37,6 +38,8 @@ class Plugin:
             yield pairs of a field's path and what is wrong with the whole.
         authenticates: whether it may say who the consumer is; plugins behind it then
             run with what is configured for that consumer.
+        secret_names: headers and query arguments, in lower case, that hold credentials;
+            no record of the gateway shows them, that of another route neither.
         id: the plugin's id in records; given by the configuration.
         instance_name: a label of the user's own.
     """
@@ -46,6 +49,7 @@ class Plugin:
     Config: ClassVar[type | None] = None
     authenticates: ClassVar[bool] = False
 
+    secret_names: frozenset[str] = frozenset()
     id: str = ""
     instance_name: str | None = None
 
@@ -110,6 +114,18 @@ def check(plugin: Plugin) -> Iterable[str]:
     kind = type(plugin).__name__
     if not plugin.name or not isinstance(plugin.name, str):
         yield f"{kind} has no name; set the class attribute `name`"
+    if type(plugin) not in _MISFITS:
+        _MISFITS[type(plugin)] = tuple(_misfits(plugin))
+    yield from _MISFITS[type(plugin)]
+
+
+_MISFITS: WeakKeyDictionary[type[Plugin], tuple[str, ...]] = WeakKeyDictionary()
+"""By class, for looking is slow, and each route may have a plugin of its own."""
+
+
+def _misfits(plugin: Plugin) -> Iterator[str]:
+    """What is wrong with the phases' parameters."""
+    kind = type(plugin).__name__
     for phase in PHASES:
         theirs, ours = getattr(plugin, phase), getattr(Plugin, phase)
         expected = len(inspect.signature(ours).parameters) - 1

@@ -88,14 +88,9 @@ def target(raw: str, also: frozenset[str] = frozenset()) -> str:
     return text(path) + mark + query(arguments, also)
 
 
-def arguments(
-    pairs: Iterable[tuple[str, str]], also: frozenset[str] = frozenset()
-) -> list[tuple[str, str]]:
-    """Decoded query arguments for a record."""
-    return [
-        (name, REDACTED if value and _named_secret(name, also) else text(value))
-        for name, value in pairs
-    ]
+def argument(name: str, value: str, also: frozenset[str] = frozenset()) -> str:
+    """A decoded query argument's value for a record."""
+    return REDACTED if value and _named_secret(name, also) else text(value)
 
 
 def _argument(part: str, also: frozenset[str]) -> str:

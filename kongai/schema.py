@@ -18,8 +18,10 @@ value; and `extra` may have all of Kong's values as ``kong``, where kongai has f
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -34,6 +36,7 @@ Report = Callable[[Path, str], None]
 T = TypeVar("T", bound=msgspec.Struct)
 
 _INVALID: Any = object()
+_INDEX = re.compile("[0-9]{1,9}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _EXPECTED: dict[type, str] = {
     inspect.StrType: "string",
@@ -134,9 +137,7 @@ def _struct(
             report(path, "expected a record")
             return _INVALID
         data = {}
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.StructType)
-    fields = {f.name: f for f in info.fields if f.name not in elsewhere}
+    fields = {f.name: f for f in _fields(kind) if f.name not in elsewhere}
     referenceable: Collection[str] = getattr(kind, "REFERENCEABLE", ())
     not_null: Collection[str] = getattr(kind, "NOT_NULL", ())
     values: dict[str, Any] = {}
@@ -186,6 +187,14 @@ def _map_resolved(given: Mapping[str, Any], path: Path, report: Report) -> Any:
     return _INVALID if _any_invalid(values.values()) else values
 
 
+@cache
+def _fields(kind: type) -> tuple[inspect.Field, ...]:
+    """A struct's fields; slow to find out, and a file has many of one kind."""
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    return info.fields
+
+
 def check(made: Any, path: Path, report: Report) -> bool:
     """Report what a struct says is wrong with the whole of it.
 
@@ -210,7 +219,7 @@ def _is_empty(data: Any) -> bool:
 
 def _parts(where: str) -> Iterator[str | int]:
     for part in where.split(".") if where else ():
-        yield int(part) if part.isdecimal() else part
+        yield int(part) if _INDEX.fullmatch(part) else part
 
 
 def _is_unused(name: str, given: Any, kind: type) -> bool:
@@ -343,8 +352,16 @@ def _is(kind: inspect.Type, given: Any) -> bool:
             isinstance(given, float) and given.is_integer()
         )
     if isinstance(kind, inspect.FloatType):
-        return isinstance(given, (int, float)) and given - given == 0
+        return isinstance(given, (int, float)) and _is_finite(given)
     return isinstance(given, str)
+
+
+def _is_finite(given: float) -> bool:
+    try:
+        return math.isfinite(given)
+    except OverflowError:
+        # An integer that is too large for a float.
+        return False
 
 
 def _article(noun: str) -> str:

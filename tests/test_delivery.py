@@ -248,3 +248,24 @@ os.wait()
 @pytest.mark.parametrize(("given", "expected"), [(1500, 1.5), (0, 60.0), (-1, 60.0)])
 def test_time_outs(given: float, expected: float) -> None:
     assert seconds(given) == expected
+
+
+def test_a_sender_that_can_not_be_made_is_asked_for_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sink = Sink()
+    failures = [ValueError("c4nary")]
+
+    def make() -> Sink:
+        if failures:
+            raise failures.pop()
+        return sink()
+
+    delivery = Delivery("test", make)
+    delivery.put(b"1")
+    delivery.put(b"2")
+    delivery.close()
+    assert sink.batches == [[b"2"]]
+    assert "ValueError at" in caplog.text
+    assert "1 were lost" in caplog.text
+    assert "c4nary" not in caplog.text

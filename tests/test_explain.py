@@ -305,3 +305,33 @@ def test_long_lists_are_cut() -> None:
     routes = [Route(name=f"r{n}", paths=[f"/{n}"]) for n in range(30)]
     told = explain.Explanation(Proxy((), routes), explain.request("GET", "/x"))
     assert [*told.lines()][-1] == "            and 10 more"
+
+
+EMPTY = """\
+_format_version: "3.0"
+upstreams: [{name: nobody.there}]
+services: [{name: s, host: nobody.there, routes: [{name: r, paths: [/r]}]}]
+"""
+
+
+def test_an_upstream_without_targets_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "kong.yml"
+    path.write_text(EMPTY)
+    result = explained(path, "GET", "/r")
+    assert result.exit_code == 0
+    assert "none: the answer is 503 failure to get a peer" in result.stdout
+
+
+def test_letters_beyond_ascii_are_looked_at_as_they_are_sent(file: Path) -> None:
+    result = explained(file, "GET", "/a/\N{SNOWMAN}", "-H", "x: \N{SNOWMAN}")
+    assert result.stdout.startswith("GET /a/%E2%98%83\n")
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("args", [["http://["], ["/a", "-H", "x: a\nb"]])
+def test_what_can_not_be_asked_is_a_wrong_command_line(
+    file: Path, args: list[str]
+) -> None:
+    result = explained(file, "GET", *args)
+    assert result.exit_code == 2
+    assert "not a request" in result.stderr

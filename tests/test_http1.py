@@ -395,3 +395,8 @@ def test_a_head_is_written_in_order() -> None:
 def test_a_chunk_is_framed_in_hex() -> None:
     assert http1.chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
     assert http1.LAST_CHUNK == b"0\r\n\r\n"
+
+
+def test_a_date_is_written_as_http_wants_it() -> None:
+    assert http1.date(784111777) == "Sun, 06 Nov 1994 08:49:37 GMT"
+    assert http1.date(784111778) == "Sun, 06 Nov 1994 08:49:38 GMT"

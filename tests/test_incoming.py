@@ -11,6 +11,7 @@ from kongai.incoming import (
     objection,
     origin_form,
     query_arguments,
+    query_without,
     raw_target,
     received_headers,
     tls_name,
@@ -142,3 +143,17 @@ def test_the_name_of_the_handshake_is_the_servers_word(
 ) -> None:
     builder = EnvironBuilder(base_url=f"{scheme}://h/", environ_overrides=environ)
     assert tls_name(Request(builder.get_environ())) == name
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        ("k=a", ""),
+        ("k", ""),
+        ("x=1&%6b=a&y=d+e&&f", "x=1&y=d+e&&f"),
+        ("K=a&k[]=b", "K=a&k[]=b"),
+        ("", ""),
+    ],
+)
+def test_a_query_loses_the_argument_and_nothing_else(query: str, left: str) -> None:
+    assert query_without(query, "k") == left

@@ -45,10 +45,6 @@ def test_a_plugin_of_kongs_is_no_mistake_but_not_there(name: str) -> None:
     assert text.endswith(kong.INSTEAD.get(name, "of kongai"))
 
 
-def test_what_to_use_instead_is_there() -> None:
-    assert kong.INSTEAD.keys() <= kong.PLUGINS
-
-
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [

@@ -28,7 +28,7 @@ HARMLESS = [
 def test_credentials_are_known_by_their_name(name: str) -> None:
     assert redact.is_secret(name)
     assert redact.header_value(name, SECRET) == "REDACTED"
-    assert redact.arguments([(name, SECRET)]) == [(name, "REDACTED")]
+    assert redact.argument(name, SECRET) == "REDACTED"
     assert redact.query(f"a=b&{name}={SECRET}&c") == f"a=b&{name}=REDACTED&c"
 
 
@@ -36,7 +36,7 @@ def test_credentials_are_known_by_their_name(name: str) -> None:
 def test_everything_else_stays(name: str) -> None:
     assert not redact.is_secret(name)
     assert redact.header_value(name, SECRET) == SECRET
-    assert redact.arguments([(name, SECRET)]) == [(name, SECRET)]
+    assert redact.argument(name, SECRET) == SECRET
     assert redact.query(f"{name}={SECRET}") == f"{name}={SECRET}"
 
 
@@ -45,7 +45,7 @@ def test_a_configuration_names_more() -> None:
     assert redact.header_value("X-Team", SECRET, also) == "REDACTED"
     assert redact.query(f"X-Team={SECRET}&q=1", also) == "X-Team=REDACTED&q=1"
     assert redact.target(f"/v1?x-team={SECRET}", also) == "/v1?x-team=REDACTED"
-    assert redact.arguments([("x-team", SECRET)], also) == [("x-team", "REDACTED")]
+    assert redact.argument("x-team", SECRET, also) == "REDACTED"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_configuration_names_more() -> None:
 def test_credentials_are_known_by_their_look(text: str, expected: str) -> None:
     assert redact.text(text) == expected
     assert redact.header_value("x-note", text) == expected
-    assert redact.arguments([("note", text)]) == [("note", expected)]
+    assert redact.argument("note", text) == expected
 
 
 @pytest.mark.parametrize(

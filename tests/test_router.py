@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import pytest
 import yaml
 from hypothesis import given, strategies as st
@@ -11,8 +10,6 @@ from werkzeug.datastructures import Headers
 
 from kongai.criteria import normalize
 from kongai.entities import Route, Service
-from kongai.entities.service import url_parts
-from kongai.errors import ConfigError
 from kongai.proxy import Proxy
 from kongai.router import Match, Router, upstream_path
 from kongai.testing import MockTransport, answer
@@ -253,69 +250,3 @@ def test_a_match_names_the_routes_service() -> None:
     match = Router([(Route(paths=("/",)), service)]).match("GET", "h", "/", {})
     assert match is not None
     assert match.service is service
-
-
-@pytest.mark.parametrize(
-    ("url", "protocol", "host", "port", "path"),
-    [
-        ("http://h", "http", "h", 80, None),
-        ("https://h", "https", "h", 443, None),
-        ("http://h/", "http", "h", 80, "/"),
-        ("http://h:443/p", "http", "h", 443, "/p"),
-        ("https://h:80", "https", "h", 80, None),
-        ("HTTP://H.Example/P", "http", "h.example", 80, "/P"),
-        ("http://user:pass@h:81/p?q=1", "http", "h", 81, "/p"),
-        ("http://[::1]:8000/p", "http", "::1", 8000, "/p"),
-    ],
-)
-def test_a_url_is_short_for_four_fields(
-    url: str, protocol: str, host: str, port: int, path: str | None
-) -> None:
-    assert url_parts(url) == {
-        "protocol": protocol,
-        "host": host,
-        "port": port,
-        "path": path,
-    }
-    service = Service(url)
-    assert (service.protocol, service.host, service.port, service.path) == (
-        protocol,
-        host,
-        port,
-        path,
-    )
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "h",
-        "h:80",
-        "/p",
-        "///p",
-        "ftp://h",
-        " http://h",
-        "http://",
-        "http:///p",
-        "http://[::1",
-    ]
-    + ["http://h:x", "http://h:99999"],
-)
-def test_what_is_no_url_is_refused_without_being_quoted(url: str) -> None:
-    with pytest.raises(ValueError, match="^expected an http or https URL with a host$"):
-        Service(url=url)
-
-
-def test_entities_do_not_change() -> None:
-    with pytest.raises(AttributeError):
-        Route(name="r").name = "x"  # type: ignore[misc]
-    assert msgspec.structs.replace(Route(name="r"), name="x").name == "x"
-
-
-def test_routes_made_by_hand_are_checked_like_a_files() -> None:
-    with pytest.raises(ConfigError) as caught:
-        Proxy(routes=[Route(paths=("~/(",))], transport=TRANSPORT)
-    (problem,) = caught.value.problems
-    assert problem.path == "routes[0].paths[0]"
-    assert problem.message.startswith("invalid regex: '/('")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import gzip
 import hashlib
 import random
@@ -9,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import requests
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.transport import RequestsTransport
+from tests.live.ports import black_hole, closed_port
 from tests.live.upstream import Connection, FakeUpstream, Request
 from tests.live.waiting import wait_until
 
@@ -34,7 +34,7 @@ def asking(
     **options: Any,
 ) -> UpstreamRequest:
     """A request to a fake upstream, or to a port."""
-    port = upstream if isinstance(upstream, int) else int(upstream.url.split(":")[2])
+    port = upstream if isinstance(upstream, int) else upstream.port
     head = list(headers)
     if not any(name.lower() == "host" for name, _ in head):
         head.insert(0, ("Host", "a"))
@@ -371,7 +371,7 @@ def test_an_answer_is_given_as_it_came() -> None:
         response = sender.send(asking(upstream))
         assert (response.status, response.reason) == (529, "Overloaded")
         assert response.headers == [*head, ("Content-Length", str(len(body)))]
-        assert response.peer == ("127.0.0.1", int(upstream.url.split(":")[2]))
+        assert response.peer == ("127.0.0.1", upstream.port)
         assert read(response) == body
 
 
@@ -598,9 +598,7 @@ def failure(sender: RequestsTransport, request: UpstreamRequest) -> UpstreamErro
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    with transport() as sender:
+    with closed_port() as port, transport() as sender:
         error = failure(sender, asking(port))
     check(error, UpstreamError, 502, "connect", sent=False)
     assert not error.hopeless
@@ -617,20 +615,8 @@ def test_nobody_has_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert error.hopeless
 
 
-@contextmanager
-def full_queue() -> Iterator[int]:
-    """A port on which connections neither open nor fail."""
-    with ExitStack() as stack:
-        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            assert waiting.connect_ex(server.getsockname()) in (0, errno.EINPROGRESS)
-        yield server.getsockname()[1]
-
-
 def test_a_connection_that_does_not_open() -> None:
-    with full_queue() as port, transport() as sender:
+    with black_hole() as port, transport() as sender:
         error = failure(sender, asking(port, connect_timeout=0.1))
     check(error, UpstreamTimeout, 504, "connect_timeout", sent=False)
 

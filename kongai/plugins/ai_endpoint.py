@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from urllib.parse import quote, unquote_plus, urlsplit
+from urllib.parse import quote, urlsplit
 
 from werkzeug.datastructures import Headers
 
@@ -11,6 +11,7 @@ from kongai import forwarding
 from kongai.balancer import Address, forward
 from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
+from kongai.incoming import query_arguments, query_without
 from kongai.llm.call import Call
 from kongai.plugins.ai_proxy_config import Target
 
@@ -86,11 +87,7 @@ class Endpoint:
             return query
         exchange.secret_names |= {name.lower()}
         exchange.secret_values |= {value, quote(value, safe="")}
-        if auth.allow_override and name in exchange.request.args:
+        if auth.allow_override and name in query_arguments(query or ""):
             return query
-        others = [arg for arg in (query or "").split("&") if arg and not _is(arg, name)]
+        others = filter(None, query_without(query or "", name).split("&"))
         return "&".join([*others, f"{quote(name, safe='')}={quote(value, safe='')}"])
-
-
-def _is(argument: str, name: str) -> bool:
-    return unquote_plus(argument.partition("=")[0]) == name

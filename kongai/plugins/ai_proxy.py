@@ -31,7 +31,7 @@ from kongai.plugins.ai_endpoint import Endpoint
 from kongai.plugins.ai_proxy_config import AIProxyConfig
 from kongai.plugins.ai_statistics import Statistics
 from kongai.providers import PROVIDERS
-from kongai.schema import load
+from kongai.schema import settings
 from kongai.sse import is_event_stream
 
 # A client may name a model that a header can't; what it can't say is %-encoded.
@@ -69,15 +69,15 @@ class AIProxy(Plugin):
         provider: str | None = None,
         **fields: Any,
     ) -> None:
-        if config is not None and (provider is not None or fields):
-            raise TypeError("AIProxy takes a config or its fields, not both")
         if provider is not None:
             fields = _with_defaults(provider, fields)
-        self.config = load(AIProxyConfig, fields) if config is None else config
+        self.config = settings(AIProxyConfig, config, fields)
         self._format = self.config.client_format
         self._answers = registry.format(self.config.provider.format)
         self._endpoint = Endpoint(self.config)
         self._statistics = Statistics(self.config)
+        names = (self.config.auth.header_name, self.config.auth.param_name)
+        self.secret_names = frozenset(name.lower() for name in names if name)
 
     def init_worker(self) -> None:
         """Load the price table."""

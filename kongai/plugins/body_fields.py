@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
-from urllib.parse import unquote_plus
 
 import msgspec
 from werkzeug.http import parse_options_header
+
+from kongai.incoming import query_arguments, query_without
 
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"
@@ -31,7 +32,7 @@ def values(body: bytes, content_type: str, name: str) -> list[Any]:
     kind, options = parse_options_header(content_type)
     kind = kind.lower()
     if kind == _FORM:
-        return [_value(part) for part in _arguments(body) if _name(part) == name]
+        return list(query_arguments(body.decode("latin-1")).get(name, ()))
     if kind == _JSON:
         return list(_decoded(_members(body).get(name)))
     if kind == _MULTIPART:
@@ -45,8 +46,7 @@ def without(body: bytes, content_type: str, name: str) -> bytes:
     kind, options = parse_options_header(content_type)
     kind = kind.lower()
     if kind == _FORM:
-        kept = [part for part in _arguments(body) if _name(part) != name]
-        return "&".join(kept).encode("latin-1")
+        return query_without(body.decode("latin-1"), name).encode("latin-1")
     if kind == _JSON:
         members = _members(body)
         if members.pop(name, None) is None:
@@ -55,24 +55,6 @@ def without(body: bytes, content_type: str, name: str) -> bytes:
     if kind == _MULTIPART:
         return _without_part(body, options.get("boundary", ""), name)
     return body
-
-
-def query_without(query: str, name: str) -> str:
-    """A query string without the arguments of a name."""
-    return "&".join(part for part in query.split("&") if _name(part) != name)
-
-
-def _arguments(body: bytes) -> list[str]:
-    return body.decode("latin-1").split("&")
-
-
-def _name(argument: str) -> str:
-    return unquote_plus(argument.partition("=")[0])
-
-
-def _value(argument: str) -> str | bool:
-    _, equals, value = argument.partition("=")
-    return unquote_plus(value) if equals else True
 
 
 def _members(body: bytes) -> dict[str, msgspec.Raw]:

@@ -22,7 +22,7 @@ from kongai.exchange import Exchange, UpstreamRequest
 from kongai.log import line
 from kongai.plugin import Plugin
 from kongai.plugins import custom_fields as fields
-from kongai.schema import load
+from kongai.schema import settings
 
 _OWN_HEADERS = ("Host", "Content-Length", "Content-Type")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
@@ -45,10 +45,7 @@ class HttpLogConfig(msgspec.Struct, frozen=True, kw_only=True):
     REFERENCEABLE: ClassVar[frozenset[str]] = frozenset({"http_endpoint", "headers"})
 
     http_endpoint: Annotated[
-        str,
-        Meta(
-            pattern=r"^[^/?#]*//([^/?#]*@)?[^/?#@]", description="missing host in url"
-        ),
+        str, Meta(pattern=_WITH_HOST, description="missing host in url")
     ]
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     content_type: Literal["application/json", "application/json; charset=utf-8"] = (
@@ -112,10 +109,8 @@ class HttpLog(Plugin):
     priority = 12
     Config = HttpLogConfig
 
-    def __init__(self, config: HttpLogConfig | None = None, /, **settings: Any) -> None:
-        if config is not None and settings:
-            raise TypeError("HttpLog takes a config or its fields, not both")
-        self.config = load(HttpLogConfig, settings) if config is None else config
+    def __init__(self, config: HttpLogConfig | None = None, /, **given: Any) -> None:
+        self.config = settings(HttpLogConfig, config, given)
         for text in _advice(self.config):
             _logger.warning("%s: %s", self.name, text)
         self._fields = fields.CustomFields(self.config.custom_fields)

@@ -17,7 +17,7 @@ from kongai import criteria
 from kongai.entities import Consumer, KeyAuthCredential
 from kongai.errors import GatewayError, RequestRejected
 from kongai.exchange import BodyTooLarge, Exchange
-from kongai.incoming import query_arguments
+from kongai.incoming import query_arguments, query_without
 from kongai.plugin import Plugin
 from kongai.plugins import body_fields
 from kongai.schema import settings
@@ -91,7 +91,7 @@ class KeyAuth(Plugin):
     def __init__(self, config: KeyAuthConfig | None = None, /, **fields: Any) -> None:
         self.config = settings(KeyAuthConfig, config, fields)
         names = {name.lower() for name in self.config.key_names}
-        self._secret_names = frozenset(names | {_header(name) for name in names})
+        self.secret_names = frozenset(names | {_header(name) for name in names})
 
     def explain(self, exchange: Exchange) -> Iterator[tuple[str, str]]:
         """Whose key the request shows, or what becomes of it without one."""
@@ -113,7 +113,6 @@ class KeyAuth(Plugin):
 
     def access(self, exchange: Exchange) -> None:
         """Find out who sends the request, or refuse it."""
-        exchange.secret_names |= self._secret_names
         if exchange.request.method == "OPTIONS" and not self.config.run_on_preflight:
             _say(exchange, {})
             return
@@ -129,17 +128,14 @@ class KeyAuth(Plugin):
         else:
             _identify(exchange, consumer, credential)
 
-    def log(self, exchange: Exchange) -> None:
-        """Keep keys out of the record also where nobody has asked for them."""
-        exchange.secret_names |= self._secret_names
-
     def _authenticated(self, exchange: Exchange) -> tuple[Consumer, KeyAuthCredential]:
         key = self._key(exchange)
         if not key:
             raise self._unauthorized("No API key found in request")
         if len(key) >= _SHORTEST_SECRET:
-            exchange.secret_values |= {key, quote(key, safe="")}
-        found = exchange.consumers.by_key(key)
+            exchange.secret_values |= {key, quote(key, safe=""), _utf8(key)}
+        find = exchange.consumers.by_key
+        found = find(key) or find(_utf8(key))
         if found is None:
             raise self._unauthorized("Unauthorized")
         return found
@@ -182,7 +178,7 @@ class KeyAuth(Plugin):
     def _hide(self, exchange: Exchange, name: str) -> None:
         exchange.headers.pop(_header(name), None)
         if exchange.query is not None:
-            exchange.query = body_fields.query_without(exchange.query, name)
+            exchange.query = query_without(exchange.query, name)
         if self.config.key_in_body and _has_fields(exchange):
             body = _body(exchange)
             kept = body_fields.without(body, _content_type(exchange), name)
@@ -255,6 +251,14 @@ def _header_text(value: str) -> str:
     """A text as a header has it: UTF-8, and no line end or other control character."""
     safe = _CONTROL.sub(lambda found: quote(found.group()), value)
     return safe.encode().decode("latin-1")
+
+
+def _utf8(text: str) -> str:
+    """A text whose every character was read from one byte, as the UTF-8 it may be."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 def _content_type(exchange: Exchange) -> str:

@@ -18,7 +18,7 @@ from kongai.exchange import Exchange
 from kongai.log import line
 from kongai.plugin import Plugin
 from kongai.plugins import custom_fields as fields
-from kongai.schema import load
+from kongai.schema import settings
 
 
 class TcpLogConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +58,8 @@ class TcpLog(Plugin):
     priority = 7
     Config = TcpLogConfig
 
-    def __init__(self, config: TcpLogConfig | None = None, /, **settings: Any) -> None:
-        if config is not None and settings:
-            raise TypeError("TcpLog takes a config or its fields, not both")
-        self.config = load(TcpLogConfig, settings) if config is None else config
+    def __init__(self, config: TcpLogConfig | None = None, /, **given: Any) -> None:
+        self.config = settings(TcpLogConfig, config, given)
         self._fields = fields.CustomFields(self.config.custom_fields)
         self._delivery = Delivery(self.name, lambda: _Sender(self.config))
 

@@ -39,6 +39,7 @@ from .conftest import (
     whole,
 )
 from .harness import Gateway, howto_config
+from .ports import closed_port
 from .upstream import EVENT_STREAM, JSON, Connection, FakeUpstream, Request
 
 LIMIT = 524288
@@ -145,13 +146,6 @@ def impatient() -> Iterator[Line]:
     config = config.replace("  routes:", "  read_timeout: 200\n  routes:")
     with own_line(config) as line:
         yield line
-
-
-def closed_port() -> int:
-    """A port of loopback where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def envelope(answer: Answer) -> tuple[str, str]:
@@ -769,8 +763,10 @@ def _unchunked(coded: bytes) -> bytes:
 
 def test_an_upstream_that_is_down() -> None:
     """A refused connection is tried again: nothing was sent, nothing is billed."""
-    config = howto_config(f"http://127.0.0.1:{closed_port()}/v1/messages")
-    with own_line(config) as line:
+    with (
+        closed_port() as port,
+        own_line(howto_config(f"http://127.0.0.1:{port}/v1/messages")) as line,
+    ):
         answer = line.ask(request_body(stream=True))
         assert answer.status == 502
         text = "An invalid response was received from the upstream server"

@@ -22,6 +22,7 @@ from string import hexdigits
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from .ports import Listener
 from .waiting import wait_until
 
 Headers = Iterable[tuple[str, str]]
@@ -192,16 +193,15 @@ class FakeUpstream:
         self.requests: list[Request] = []
         self.connections: list[Connection] = []
         self.errors: list[Exception] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self._address: tuple[str, int] = self._listener.getsockname()
-        self._stopping = False
-        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._listener = Listener(
+            lambda sock: self.connections.append(Connection(sock, self))
+        )
+        self.port = self._listener.port
 
     @property
     def url(self) -> str:
         """``http://127.0.0.1:PORT``."""
-        host, port = self._address
-        return f"http://{host}:{port}"
+        return f"http://127.0.0.1:{self.port}"
 
     def wait_for_requests(self, count: int, timeout: float = 5.0) -> list[Request]:
         """Every request so far, once there are at least ``count``."""
@@ -209,7 +209,7 @@ class FakeUpstream:
         return list(self.requests)
 
     def __enter__(self) -> FakeUpstream:
-        self._acceptor.start()
+        self._listener.__enter__()
         return self
 
     def __exit__(
@@ -218,23 +218,11 @@ class FakeUpstream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stopping = True
-        with suppress(OSError):  # a last connection is what wakes accept() everywhere
-            socket.create_connection(self._address).close()
-        self._acceptor.join()
-        self._listener.close()
+        self._listener.__exit__(kind, error, traceback)
         for connection in self.connections:
             connection.stop()
         if self.errors and error is None:
             raise self.errors[0]
-
-    def _accept(self) -> None:
-        while True:
-            sock, _ = self._listener.accept()
-            if self._stopping:
-                sock.close()
-                return
-            self.connections.append(Connection(sock, self))
 
 
 def _head(status: int, headers: Headers) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from kongai import Proxy
 from kongai.connection import Connection
+from tests.live.ports import Listener
 
 
 class _NoWatch:
@@ -27,15 +28,13 @@ class LiveGateway:
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = Listener(self._accepted)
+        self.port = self._listener.port
         self._sockets: list[socket.socket] = []
-        self._stopping = False
-        self._acceptor = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> LiveGateway:
         self._proxy.init_worker()
-        self._acceptor.start()
+        self._listener.__enter__()
         return self
 
     def __exit__(
@@ -44,11 +43,7 @@ class LiveGateway:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stopping = True
-        with suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port)).close()
-        self._acceptor.join()
-        self._listener.close()
+        self._listener.__exit__(kind, error, traceback)
         for sock in self._sockets:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -64,16 +59,10 @@ class LiveGateway:
                     received += data
         return received
 
-    def _accept(self) -> None:
-        while True:
-            sock, address = self._listener.accept()
-            if self._stopping:
-                sock.close()
-                return
-            self._sockets.append(sock)
-            threading.Thread(
-                target=self._serve, args=(sock, address), daemon=True
-            ).start()
+    def _accepted(self, sock: socket.socket) -> None:
+        self._sockets.append(sock)
+        address = sock.getpeername()
+        threading.Thread(target=self._serve, args=(sock, address), daemon=True).start()
 
     def _serve(self, sock: socket.socket, address: tuple[str, int]) -> None:
         environ: dict[str, Any] = {

@@ -1,11 +1,6 @@
-"""Upstreams that do what a case says, and ports on which nobody does anything."""
+"""Upstreams that do what a case says."""
 
 from __future__ import annotations
-
-import errno
-import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 from tests.live.upstream import Connection, FakeUpstream, Request
 
@@ -54,23 +49,3 @@ class Scripted:
 
 ANSWER = [_ANSWER]
 ANSWER_AND_CLOSE = [_ANSWER, f"sleep: {_BETWEEN_ANSWER_AND_CLOSE}", "close"]
-
-
-@contextmanager
-def closed_port() -> Iterator[int]:
-    """A port on which nobody listens, and nobody else will."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
-
-
-@contextmanager
-def black_hole() -> Iterator[int]:
-    """A port on which connections neither open nor fail."""
-    with ExitStack() as stack:
-        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            assert waiting.connect_ex(server.getsockname()) in (0, errno.EINPROGRESS)
-        yield server.getsockname()[1]

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from kongai import Proxy
+from tests.live.ports import Listener, closed_port
 from tests.live.upstream import JSON, Connection, FakeUpstream, Request
 from tests.live.waiting import wait_until
 
@@ -49,14 +50,12 @@ class LineSink:
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._stopping = False
+        self._listener = Listener(self._accepted)
+        self.port = self._listener.port
         self._readers: list[threading.Thread] = []
-        self._acceptor = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> LineSink:
-        self._acceptor.start()
+        self._listener.__enter__()
         return self
 
     def __exit__(
@@ -65,35 +64,19 @@ class LineSink:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stopping = True
-        with suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port)).close()
-        self._acceptor.join()
-        self._listener.close()
+        self._listener.__exit__(kind, error, traceback)
         for reader in self._readers:
             reader.join(5)
 
-    def _accept(self) -> None:
-        while True:
-            sock, _ = self._listener.accept()
-            if self._stopping:
-                sock.close()
-                return
-            self.connections += 1
-            reader = threading.Thread(target=self._read, args=(sock,), daemon=True)
-            self._readers.append(reader)
-            reader.start()
+    def _accepted(self, sock: socket.socket) -> None:
+        self.connections += 1
+        reader = threading.Thread(target=self._read, args=(sock,), daemon=True)
+        self._readers.append(reader)
+        reader.start()
 
     def _read(self, sock: socket.socket) -> None:
         with sock, sock.makefile("rb") as stream, suppress(OSError):
             self.lines.extend(stream)
-
-
-def closed_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def run(case: dict[str, Any], path: Path) -> Arrived:
@@ -106,8 +89,12 @@ def run(case: dict[str, Any], path: Path) -> Arrived:
     def upstream(request: Request, connection: Connection) -> None:
         connection.respond(200, JSON, _ANSWER)
 
-    with FakeUpstream(upstream) as up, FakeUpstream(sink) as http, LineSink() as tcp:
-        gone = closed_port()
+    with (
+        FakeUpstream(upstream) as up,
+        FakeUpstream(sink) as http,
+        LineSink() as tcp,
+        closed_port() as gone,
+    ):
         text = case["config_yaml"]
         for name, value in {
             "HTTPSINK": http.url.removeprefix("http://"),
@@ -132,7 +119,7 @@ def run(case: dict[str, Any], path: Path) -> Arrived:
                     "deliveries",
                     5,
                 )
-    ports = {gateway.port: 8000, int(up.url.rpartition(":")[2]): "UPSTREAM_PORT"}
+    ports = {gateway.port: 8000, up.port: "UPSTREAM_PORT"}
     return Arrived(
         http.requests,
         [masked(request.json(), ports) for request in http.requests],

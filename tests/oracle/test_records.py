@@ -15,11 +15,12 @@ from kongai import Proxy
 from kongai.config import load_mapping
 from kongai.testing import ListSink
 from tests.live.anthropic_api import Usage, message, message_events
+from tests.live.ports import closed_port
 from tests.live.upstream import EVENT_STREAM, JSON, Connection, FakeUpstream, Request
 
 from .cases import ORACLE, Area, load
 from .gateway import LiveGateway
-from .sinks import closed_port, flat, run, without_ids
+from .sinks import flat, run, without_ids
 
 CASES: list[dict[str, Any]] = [
     case
@@ -134,9 +135,9 @@ def test_every_difference_is_one() -> None:
 def record_of(raw: bytes) -> dict[str, Any]:
     """The record of a request to a gateway like the one that Kong's records are of."""
     records = ListSink()
-    with FakeUpstream(model) as upstream:
+    with FakeUpstream(model) as upstream, closed_port() as gone:
         text = _GATEWAY.replace("UPSTREAM", upstream.url)
-        text = text.replace("CLOSED", f"127.0.0.1:{closed_port()}")
+        text = text.replace("CLOSED", f"127.0.0.1:{gone}")
         config = load_mapping(yaml.safe_load(text))
         with LiveGateway(Proxy.from_config(config, sinks=[records])) as gateway:
             gateway.exchange(raw)

@@ -19,11 +19,12 @@ import yaml
 from kongai import Proxy
 from kongai.testing import ListSink
 from kongai.transport import RequestsTransport
+from tests.live.ports import black_hole, closed_port
 from tests.live.waiting import wait_until
 
 from .cases import Area, load
 from .gateway import LiveGateway
-from .scripted import ANSWER, ANSWER_AND_CLOSE, Scripted, black_hole, closed_port
+from .scripted import ANSWER, ANSWER_AND_CLOSE, Scripted
 
 Case = dict[str, Any]
 Fields = dict[str, Any]
@@ -56,10 +57,7 @@ class Gateway:
 
     def __init__(self, template: str, folder: Path, stack: ExitStack) -> None:
         self.upstreams = {name: Scripted() for name in UPSTREAMS}
-        self.ports = {
-            name: int(one.upstream.url.rpartition(":")[2])
-            for name, one in self.upstreams.items()
-        }
+        self.ports = {name: one.upstream.port for name, one in self.upstreams.items()}
         self.ports["CLOSED"] = stack.enter_context(closed_port())
         self.ports["CLOSED2"] = stack.enter_context(closed_port())
         self.ports["BLACKHOLE"] = stack.enter_context(black_hole())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from werkzeug.test import EnvironBuilder
 
-from kongai.plugins.body_fields import has_fields, query_without, values, without
+from kongai.plugins.body_fields import has_fields, values, without
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 MULTIPART = 'multipart/form-data; boundary="b-1"'
@@ -124,20 +124,6 @@ def test_a_clients_own_multipart_is_understood() -> None:
     assert values(left, kind, "k") == []
     assert values(left, kind, "f") == values(body, kind, "f") != []
     builder.close()
-
-
-@pytest.mark.parametrize(
-    ("query", "left"),
-    [
-        ("k=a", ""),
-        ("k", ""),
-        ("x=1&%6b=a&y=d+e&&f", "x=1&y=d+e&&f"),
-        ("K=a&k[]=b", "K=a&k[]=b"),
-        ("", ""),
-    ],
-)
-def test_a_query_loses_the_argument_and_nothing_else(query: str, left: str) -> None:
-    assert query_without(query, "k") == left
 
 
 def test_json_is_still_json() -> None:

@@ -20,6 +20,7 @@ from kongai.entities import Route, Service
 from kongai.errors import ConfigError
 from kongai.plugins.tcp_log import TcpLogConfig
 from kongai.testing import MockTransport, answer
+from tests.live.ports import closed_port
 from tests.live.waiting import wait_until
 
 
@@ -200,11 +201,10 @@ def test_an_idle_connection_is_not_used_for_ever() -> None:
 
 
 def test_nobody_there_costs_the_record_only(caplog: pytest.LogCaptureFixture) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    proxy = gateway(TcpLog(host="127.0.0.1", port=port))
-    ask(proxy)
-    proxy.close()
+    with closed_port() as port:
+        proxy = gateway(TcpLog(host="127.0.0.1", port=port))
+        ask(proxy)
+        proxy.close()
     assert (
         f"tcp-log: could not send entries (failed to connect to 127.0.0.1:{port}: "
         "Connection refused); 1 were lost"
