@@ -226,7 +226,8 @@ class Connection:
 
     def _refuse(self, refusal: http1.Refused) -> None:
         try:
-            _Answer(self, http1.Message()).fail(refusal)
+            message = http1.Message(method=self._parser.method)
+            _Answer(self, message).fail(refusal)
         except ClientGone:
             return
 
