@@ -226,8 +226,7 @@ class Connection:
 
     def _refuse(self, refusal: http1.Refused) -> None:
         try:
-            message = http1.Message(method=self._parser.method)
-            _Answer(self, message).fail(refusal)
+            _Answer(self, http1.Message(method=self._parser.method)).fail(refusal)
         except ClientGone:
             return
 
