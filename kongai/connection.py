@@ -225,7 +225,7 @@ class Connection:
 
     def _refuse(self, refusal: http1.Refused) -> None:
         try:
-            _Answer(self, http1.Message()).fail(refusal)
+            _Answer(self, http1.Message(method=self._parser.method)).fail(refusal)
         except ClientGone:
             return
 

@@ -105,8 +105,11 @@ class Plugin:
     def init_worker(self) -> None:
         """When a server process starts, before its first request: load what is slow."""
 
+    def prepare_close(self) -> None:
+        """When the gateway is about to stop: begin with what takes time."""
+
     def close(self) -> None:
-        """When the gateway stops."""
+        """When the gateway stops; all plugins were told to prepare for it."""
 
 
 def check(plugin: Plugin) -> Iterable[str]:

@@ -191,6 +191,8 @@ class Proxy:
     def close(self) -> None:
         """Close plugins, sinks and idle connections; the gateway is then of no use."""
         for plugin in self.plugins:
+            plugin.prepare_close()
+        for plugin in self.plugins:
             plugin.close()
         for sink in self.sinks:
             sink.close()

@@ -126,6 +126,10 @@ class HttpLog(Plugin):
         self._fields.set(exchange)
         self._delivery.put(line(exchange)[:-1])
 
+    def prepare_close(self) -> None:
+        """Begin to deliver what is in the queue."""
+        self._delivery.prepare_close()
+
     def close(self) -> None:
         """Deliver what is in the queue, for a few seconds at most."""
         self._delivery.close()
