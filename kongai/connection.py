@@ -25,6 +25,7 @@ from kongai.errors import (
     AnswerCut,
     ClientGone,
     GatewayError,
+    Refused,
     ServerStopping,
     whereabouts,
 )
@@ -80,7 +81,7 @@ class Connection:
         self._application = application
         self._watch = watch
         self._parser = http1.RequestParser()
-        self._refusal: http1.Refused | None = None
+        self._refusal: Refused | None = None
         sock.settimeout(IDLE_SECONDS)
         # Without it, each event of a stream waits for the acknowledgement of the last.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -90,7 +91,7 @@ class Connection:
         try:
             while self._serve_one():
                 pass
-        except http1.Refused as refusal:
+        except Refused as refusal:
             self._refuse(refusal)
         except (ClientGone, ServerStopping, OSError):
             pass
@@ -160,7 +161,7 @@ class Connection:
         """Parse; what is wrong behind a good request has to wait for its answer."""
         try:
             self._parser.feed(data)
-        except http1.Refused as refusal:
+        except Refused as refusal:
             self._refusal = refusal
             messages = self._parser.messages
             if not messages or not messages[0].complete:
@@ -183,7 +184,7 @@ class Connection:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         except ServerStopping:
             raise
-        except http1.Refused as refusal:
+        except Refused as refusal:
             answer.fail(refusal)
         except Exception as error:
             _logger.error("%s", whereabouts(error))
@@ -223,7 +224,7 @@ class Connection:
             environ[key] = value
         return environ
 
-    def _refuse(self, refusal: http1.Refused) -> None:
+    def _refuse(self, refusal: Refused) -> None:
         try:
             _Answer(self, http1.Message(method=self._parser.method)).fail(refusal)
         except ClientGone:

@@ -9,8 +9,7 @@ from html import escape
 from werkzeug.datastructures import Headers
 from werkzeug.http import parse_options_header
 
-from kongai.errors import BodyIncomplete, GatewayError, UpstreamError
-from kongai.http1 import Refused
+from kongai.errors import BodyIncomplete, GatewayError, Refused, UpstreamError
 
 JSON = "application/json; charset=utf-8"
 _PLAIN = "text/plain; charset=utf-8"

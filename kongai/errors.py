@@ -7,6 +7,7 @@
       GatewayError             an answer of the gateway's own: status, message, ended
         NoRouteMatched     404
         RequestRejected    400 / 413 ...   the client is at fault
+          Refused                          it is no HTTP, or not what the server takes
           BodyIncomplete                   its body stops short
         NoServiceFound     503             the route leads nowhere
         NoPeer             503             its upstream has no target
@@ -154,6 +155,10 @@ class RequestRejected(GatewayError):
     status = 400
     message = "Bad request"
     ended = "bad_request"
+
+
+class Refused(RequestRejected):
+    """What a client sent is not a request that kongai's own server takes."""
 
 
 class BodyIncomplete(RequestRejected):

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import httptools
 
-from kongai.errors import RequestRejected
+from kongai.errors import Refused
 
 MAX_HEAD_SIZE = 64 * 1024
 """Bytes of a request's head: its line and headers, the empty line included."""
@@ -25,10 +25,6 @@ MAX_HEADERS = 100
 """Fields of a request's head."""
 # Of two, the gateway and the upstream might each believe another one.
 _ONLY_ONCE = ("host", "authorization", "x-api-key", "content-type", "expect")
-
-
-class Refused(RequestRejected):
-    """The bytes are not a request that this server takes."""
 
 
 @dataclass(slots=True)

@@ -202,6 +202,9 @@ def route_fields(route: Route, service: Service | None) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it: no tuples, and of certificates their ids."""
+    if isinstance(value, (str, int)):
+        # Nearly all of them, and the other questions take long.
+        return value
     if isinstance(value, Certificate):
         return {"id": value.id}
     if isinstance(value, CACertificate):

@@ -147,8 +147,12 @@ class Index:
         if request.sni is not None:
             among &= self._snis.fitting((request.sni,))
         for _, category in self._categories[self._start(hits) :]:
-            if members := category.members & among:
+            members = category.members & among
+            if members & (members - 1):
                 yield from _by_rank(members, category.first_look(hits))
+            elif members:
+                # Of one alone, it is quicker not to ask for the order.
+                yield members.bit_length() - 1
 
     def in_order(self, request: Asked) -> Iterator[tuple[int, str | None]]:
         """All numbers in that order, some with a reason why they have no turn."""

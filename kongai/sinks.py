@@ -124,12 +124,14 @@ def encode(record: Mapping[str, Any]) -> bytes:
     What JSON does not have, such as NaN or a date, becomes its text: a plugin's odd
     value must not cost the record.
     """
-    compact = (",", ":")
     try:
-        text = json.dumps(record, separators=compact, allow_nan=False, default=str)
+        text = _JSON.encode(record)
     except (ValueError, TypeError):
-        text = json.dumps(_without_nan(record), separators=compact, default=str)
+        text = _JSON.encode(_without_nan(record))
     return text.encode("ascii") + b"\n"
+
+
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str)
 
 
 def _without_nan(value: Any) -> Any:

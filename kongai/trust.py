@@ -48,6 +48,8 @@ class Trust:
 
     def trusts(self, ip: str) -> bool:
         """Whether the address is that of a trusted peer."""
+        if not self._networks:
+            return False
         try:
             address = ip_address(ip)
         except ValueError:
@@ -63,7 +65,7 @@ class Trust:
     def client_ip(self, peer: str, headers: Headers) -> str:
         """The client's address, by what its peer says if it is trusted."""
         client = peer
-        if self._networks and self.trusts(peer):
+        if self.trusts(peer):
             named = ",".join(headers.getlist(self._header)).split(",")
             for text in reversed(named):
                 address = _address(text.strip())

@@ -11,11 +11,11 @@ from kongai.errors import (
     BodyIncomplete,
     GatewayError,
     NoRouteMatched,
+    Refused,
     RequestRejected,
     UpstreamError,
     UpstreamTimeout,
 )
-from kongai.http1 import Refused
 
 ID = "0123456789abcdef0123456789abcdef"
 JSON, PLAIN = "application/json", "text/plain"

@@ -15,6 +15,7 @@ from kongai.errors import (
     NoRouteMatched,
     NoServiceFound,
     Problem,
+    Refused,
     RequestRejected,
     ServerStopping,
     UpstreamError,
@@ -57,6 +58,7 @@ ANSWERS = [
         "https_required",
     ),
     (RequestRejected, GatewayError, 400, "Bad request", "bad_request"),
+    (Refused, RequestRejected, 400, "Bad request", "bad_request"),
     (
         BodyIncomplete,
         RequestRejected,

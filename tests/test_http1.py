@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kongai import http1
-from kongai.errors import GatewayError, RequestRejected
-from kongai.http1 import MAX_HEAD_SIZE, MAX_HEADERS, Refused, RequestParser
+from kongai.errors import GatewayError, Refused, RequestRejected
+from kongai.http1 import MAX_HEAD_SIZE, MAX_HEADERS, RequestParser
 from kongai.testing import chop
 
 

@@ -11,7 +11,15 @@ import pytest
 import kongai
 
 ROOT = Path(kongai.__file__).parent
-SLOW = ("flask", "genai_prices", "gevent", "requests", "sseclient", "urllib3")
+SLOW = (
+    "flask",
+    "genai_prices",
+    "gevent",
+    "httptools",
+    "requests",
+    "sseclient",
+    "urllib3",
+)
 CPU_SECONDS = 0.3
 
 

@@ -25,6 +25,7 @@ from kongai.exchange import UpstreamRequest
 from kongai.testing import ListSink
 from kongai.tls import TLS, check_depth
 from kongai.transport import RequestsTransport, tls_context
+from tests.live.ports import Listener
 
 # Good for nothing but these tests. `server.pem` is for `localhost` and signed by the
 # authority, `far.pem` likewise with one certificate between them.
@@ -71,30 +72,23 @@ def tls_server(
         except OSError:
             plain.close()  # one of the sides does not trust the other
 
-    def accept() -> None:
-        while True:
-            try:
-                plain, _ = server.accept()
-            except OSError:
-                return
-            arguments = (plain, len(threads))
-            threads.append(threading.Thread(target=answer, args=arguments, daemon=True))
-            threads[-1].start()
+    def accepted(plain: socket.socket) -> None:
+        arguments = (plain, len(threads) + 1)
+        threads.append(threading.Thread(target=answer, args=arguments, daemon=True))
+        threads[-1].start()
 
     socks: list[ssl.SSLSocket] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threads = [threading.Thread(target=accept, daemon=True)]
-        threads[0].start()
-        try:
-            yield server.getsockname()[1]
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            for sock in socks:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-            for thread in threads:
-                thread.join(5)
-                assert not thread.is_alive()
+    threads: list[threading.Thread] = []
+    try:
+        with Listener(accepted) as listener:
+            yield listener.port
+    finally:
+        for sock in socks:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 @pytest.fixture

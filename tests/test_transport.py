@@ -18,7 +18,7 @@ import requests
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.transport import RequestsTransport
-from tests.live.ports import black_hole, closed_port
+from tests.live.ports import Listener, black_hole, closed_port
 from tests.live.upstream import Connection, FakeUpstream, Request
 from tests.live.waiting import wait_until
 
@@ -833,43 +833,21 @@ def test_an_answer_before_the_body_was_taken() -> None:
         assert read(response) == b"big"
 
 
-# A key and a certificate for `localhost`, good for nothing but these tests.
-KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgLKw0TI+Ewg/0kKZf
-zaLS7U2vUzq0Ou21DuQTJQMi0x2hRANCAAS3fLcxWMSLXS0VioxO3ozsbhGG/XoS
-AxtPl1aUkAh8k1tQjWEEZChYDGqucZilDivv4PbkSXJnHhwnEvk6k1jq
------END PRIVATE KEY-----
-"""
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBljCCATugAwIBAgIUIGhTkneaJzjjXNb9urugOkotW6swCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMjExMzQ0NVoYDzIxMjYxMDI5
-MTEzNDQ1WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAAS3fLcxWMSLXS0VioxO3ozsbhGG/XoSAxtPl1aUkAh8k1tQjWEEZChY
-DGqucZilDivv4PbkSXJnHhwnEvk6k1jqo2kwZzAdBgNVHQ4EFgQUnTSisptafm9L
-hYoVJD52lFIfZGAwHwYDVR0jBBgwFoAUnTSisptafm9LhYoVJD52lFIfZGAwDwYD
-VR0TAQH/BAUwAwEB/zAUBgNVHREEDTALgglsb2NhbGhvc3QwCgYIKoZIzj0EAwID
-SQAwRgIhAPyjEHUfog4PBGZ3C3/YWJi0KbQggNLnR4QudxaNDtpZAiEA5X58IEF0
-2hd5rq0fapPoxcA501zF52pLuV0UJMNvLkY=
------END CERTIFICATE-----
-"""
-
-
+# Good for nothing but these tests: `server.pem` is for `localhost` and signed by the
+# authority.
+SERVER = Path(__file__).parent / "certificates" / "server.pem"
+AUTHORITY = SERVER.with_name("authority.pem")
 # The name under which OpenSSL looks for it in a directory: `openssl x509 -hash`.
-CERTIFICATE_HASH = "ce275665"
+AUTHORITY_HASH = "5b545f4c"
 
 
 @contextmanager
 def tls_upstream(
-    directory: Path, body: bytes = b"over TLS", behind: bytes = b""
+    body: bytes = b"over TLS", behind: bytes = b""
 ) -> Iterator[tuple[int, str]]:
-    """A port that answers over TLS, and the file with its certificate."""
-    bundle, key = directory / "ca.pem", directory / "key.pem"
-    bundle.write_text(CERTIFICATE)
-    key.write_text(KEY)
+    """A port that answers over TLS, and the file of who vouches for it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(bundle, key)
+    context.load_cert_chain(SERVER)
 
     def answer(plain: socket.socket) -> None:
         try:
@@ -879,23 +857,16 @@ def tls_upstream(
         except OSError:
             plain.close()  # a client that does not trust us, or has left
 
-    def accept() -> None:
-        while True:
-            try:
-                plain, _ = server.accept()
-            except OSError:
-                return
-            threads.append(threading.Thread(target=answer, args=(plain,), daemon=True))
-            threads[-1].start()
+    def accepted(plain: socket.socket) -> None:
+        threads.append(threading.Thread(target=answer, args=(plain,), daemon=True))
+        threads[-1].start()
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threads = [threading.Thread(target=accept, daemon=True)]
-        threads[0].start()
-        yield server.getsockname()[1], str(bundle)
-        server.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join(5)
-            assert not thread.is_alive()
+    threads: list[threading.Thread] = []
+    with Listener(accepted) as listener:
+        yield listener.port, str(AUTHORITY)
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def refuse(sender: RequestsTransport, port: int, host: str, verify: bool | str) -> None:
@@ -905,8 +876,8 @@ def refuse(sender: RequestsTransport, port: int, host: str, verify: bool | str) 
     assert error.hopeless
 
 
-def test_a_certificate_is_verified(tmp_path: Path) -> None:
-    with tls_upstream(tmp_path) as (port, bundle), transport() as sender:
+def test_a_certificate_is_verified() -> None:
+    with tls_upstream() as (port, bundle), transport() as sender:
         request = asking(port, scheme="https", host="localhost", verify=bundle)
         assert read(sender.send(request)) == b"over TLS"
         refuse(sender, port, "localhost", verify=True)
@@ -915,7 +886,7 @@ def test_a_certificate_is_verified(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["upstream.example", "a.localhost", "localhos"])
 def test_a_certificate_is_for_one_name(
-    host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look_up = socket.getaddrinfo
 
@@ -923,7 +894,7 @@ def test_a_certificate_is_for_one_name(
         return look_up("127.0.0.1", *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", everybody_is_here)
-    with tls_upstream(tmp_path) as (port, bundle), transport() as sender:
+    with tls_upstream() as (port, bundle), transport() as sender:
         refuse(sender, port, host, verify=bundle)
 
 
@@ -934,8 +905,8 @@ def test_a_certificate_is_for_one_name(
 def test_the_environment_vouches_for_nobody(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / f"{CERTIFICATE_HASH}.0").write_text(CERTIFICATE)
-    with tls_upstream(tmp_path) as (port, bundle), transport() as sender:
+    (tmp_path / f"{AUTHORITY_HASH}.0").write_bytes(AUTHORITY.read_bytes())
+    with tls_upstream() as (port, bundle), transport() as sender:
         monkeypatch.setenv(name, str(tmp_path) if name == "SSL_CERT_DIR" else bundle)
         if name.startswith("SSL_"):  # what Python trusts unless told otherwise
             default = ssl.create_default_context()
@@ -948,11 +919,9 @@ def test_the_environment_vouches_for_nobody(
 
 
 def test_the_authorities_are_those_that_requests_brings_along(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ours = tmp_path / "ca.pem"
-    ours.write_text(CERTIFICATE)
-    monkeypatch.setenv("SSL_CERT_FILE", str(ours))
+    monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
     expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     expected.load_verify_locations(requests.certs.where())
     with transport() as sender:
@@ -964,8 +933,8 @@ def test_the_authorities_are_those_that_requests_brings_along(
     assert context.check_hostname
 
 
-def test_authorities_are_loaded_once(tmp_path: Path) -> None:
-    with tls_upstream(tmp_path) as (port, bundle), transport() as sender:
+def test_authorities_are_loaded_once() -> None:
+    with tls_upstream() as (port, bundle), transport() as sender:
         request = asking(port, scheme="https", host="localhost", verify=bundle)
         at_the_same_time = [sender.send(request) for _ in range(3)]
         while at_the_same_time:
@@ -976,8 +945,8 @@ def test_authorities_are_loaded_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
-def test_any_certificate_will_do_where_it_is_said(tmp_path: Path) -> None:
-    with tls_upstream(tmp_path) as (port, _), transport() as sender:
+def test_any_certificate_will_do_where_it_is_said() -> None:
+    with tls_upstream() as (port, _), transport() as sender:
         for host in ("127.0.0.1", "localhost"):
             request = asking(port, scheme="https", host=host, verify=False)
             assert read(sender.send(request)) == b"over TLS"
@@ -986,13 +955,11 @@ def test_any_certificate_will_do_where_it_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 8_100, 8_192, 12_000])
 @pytest.mark.parametrize("behind", [b"Z", NOT_YOURS * 500], ids=["a byte", "much"])
-def test_what_comes_behind_an_answer_over_tls(
-    size: int, behind: bytes, tmp_path: Path
-) -> None:
+def test_what_comes_behind_an_answer_over_tls(size: int, behind: bytes) -> None:
     """A record that is decrypted already does not make a socket readable."""
     body = b"x" * (size - len(whole(b"")))
     with (
-        tls_upstream(tmp_path, body, behind) as (port, bundle),
+        tls_upstream(body, behind) as (port, bundle),
         transport() as sender,
     ):
         request = asking(port, scheme="https", host="localhost", verify=bundle)

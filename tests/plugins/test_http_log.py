@@ -10,7 +10,6 @@ import pytest
 from werkzeug.test import Client
 
 from kongai import FileLog, HttpLog, Plugin, Proxy, TcpLog
-from kongai.config import load_mapping
 from kongai.delivery import Queue
 from kongai.entities import Route, Service
 from kongai.errors import ConfigError
@@ -19,6 +18,7 @@ from kongai.schema import load
 from kongai.testing import MockTransport, answer
 from tests.live.upstream import Connection, FakeUpstream, Request
 from tests.live.waiting import wait_until
+from tests.plugins.refusals import problems
 
 URL = "http://h:1/p"
 
@@ -38,19 +38,6 @@ def ask(proxy: Proxy, target: str = "/a") -> None:
 
 def ok(request: Request, connection: Connection) -> None:
     connection.respond(200)
-
-
-def problems(config: dict[str, Any]) -> list[str]:
-    """What a file with this configuration of the plugin is told."""
-    plugins = [{"name": "http-log", "config": config}]
-    try:
-        load_mapping({"_format_version": "3.0", "plugins": plugins})
-    except ConfigError as error:
-        return [
-            str(problem).removeprefix("plugins[0].config.")
-            for problem in error.problems
-        ]
-    return []
 
 
 @pytest.mark.parametrize(
@@ -120,13 +107,13 @@ def problems(config: dict[str, Any]) -> list[str]:
     ],
 )
 def test_what_is_refused(config: dict[str, Any], expected: str) -> None:
-    [problem] = problems(config)
+    [problem] = problems("http-log", config)
     assert problem.startswith(expected)
 
 
 def test_two_credentials_are_one_too_many() -> None:
     [problem] = problems(
-        {"http_endpoint": "http://u:p@h", "headers": {"authorization": "x"}}
+        "http-log", {"http_endpoint": "http://u:p@h", "headers": {"authorization": "x"}}
     )
     assert problem == (
         "plugins[0].config: specifying both an 'Authorization' header and user info in "
@@ -147,7 +134,7 @@ def test_two_credentials_are_one_too_many() -> None:
     ],
 )
 def test_what_is_accepted(config: dict[str, Any]) -> None:
-    assert problems({"http_endpoint": URL, **config}) == []
+    assert problems("http-log", {"http_endpoint": URL, **config}) == []
 
 
 def test_the_ways_to_make_one() -> None:

@@ -15,13 +15,13 @@ import pytest
 from werkzeug.test import Client
 
 from kongai import Proxy, TcpLog
-from kongai.config import load_mapping
 from kongai.entities import Route, Service
 from kongai.errors import ConfigError
 from kongai.plugins.tcp_log import TcpLogConfig
 from kongai.testing import MockTransport, answer
 from tests.live.ports import closed_port
 from tests.live.waiting import wait_until
+from tests.plugins.refusals import problems
 
 
 def gateway(plugin: TcpLog) -> Proxy:
@@ -98,19 +98,6 @@ def lines(context: ssl.SSLContext | None = None) -> Iterator[Lines]:
         server.close()
 
 
-def problems(config: dict[str, Any]) -> list[str]:
-    """What a file with this configuration of the plugin is told."""
-    plugins = [{"name": "tcp-log", "config": config}]
-    try:
-        load_mapping({"_format_version": "3.0", "plugins": plugins})
-    except ConfigError as error:
-        return [
-            str(problem).removeprefix("plugins[0].config.")
-            for problem in error.problems
-        ]
-    return []
-
-
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
@@ -134,7 +121,7 @@ def problems(config: dict[str, Any]) -> list[str]:
     ],
 )
 def test_what_is_refused(config: dict[str, Any], expected: str) -> None:
-    [problem] = problems(config)
+    [problem] = problems("tcp-log", config)
     assert problem.startswith(expected)
 
 
@@ -142,7 +129,7 @@ def test_what_is_refused(config: dict[str, Any], expected: str) -> None:
     "config", [{"port": 0}, {"timeout": 1.5}, {"tls": True, "tls_sni": "a"}]
 )
 def test_what_is_accepted(config: dict[str, Any]) -> None:
-    assert problems({"host": "127.0.0.1", "port": 1, **config}) == []
+    assert problems("tcp-log", {"host": "127.0.0.1", "port": 1, **config}) == []
 
 
 def test_the_ways_to_make_one() -> None:
