@@ -317,7 +317,7 @@ def test_a_header_may_be_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
         "X-Not-Set": "",
     }
     aws = {"http_endpoint": URL, "headers": {"X-A": "{vault://aws/a}"}}
-    assert problems(aws) == [
+    assert problems("http-log", aws) == [
         "headers.X-A: there is no vault 'aws' in kongai; it has 'env'"
     ]
 
