@@ -17,6 +17,7 @@ from kongai.entities import Route
 from kongai.error_bodies import JSON, accepted, error_body
 from kongai.errors import GatewayError, HTTPSRequired
 from kongai.exchange import Exchange, UpstreamResponse
+from kongai.incoming import mount_point
 
 
 def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
@@ -108,7 +109,7 @@ def https_required(exchange: Exchange, route: Route) -> HTTPSRequired:
         # WSGI leaves the Connection header that belongs to Upgrade to the server.
         error.headers = (("Upgrade", "TLS/1.2, HTTP/1.1"),)
     else:
-        mount = exchange.request.environ.get("SCRIPT_NAME", "")
+        mount = mount_point(exchange.request.environ)
         host = exchange.forwarded("X-Forwarded-Host", exchange.host_name)
         location = f"https://{host}{mount}{exchange.target}"
         error.headers = (("Location", location),)

@@ -6,10 +6,10 @@ talks to the network is the proxy's. So a test drives a policy with `next` and `
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import replace
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from werkzeug.datastructures import Headers
 
@@ -20,12 +20,15 @@ from kongai.exchange import Attempt, Exchange, UpstreamRequest
 from kongai.load_balancing import LoadBalancer, Peer, Turn, hash_key
 from kongai.tls import TLS
 
+_HostAndPort: TypeAlias = tuple[str, int]
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
 
 
 def retrying(
-    requests: Iterable[UpstreamRequest], retries: int
+    requests: Iterable[UpstreamRequest],
+    retries: int,
+    hopeless: set[_HostAndPort] | None = None,
 ) -> Generator[UpstreamRequest, Attempt, None]:
     """Try, and try again after a failure of transport, as Kong's service does.
 
@@ -42,8 +45,10 @@ def retrying(
         requests: what to send, time and again: the next one is asked for after the one
             before has failed.
         retries: how many more tries after the first.
+        hopeless: takes the addresses that there is no use in asking again, for
+            `requests` to avoid.
     """
-    hopeless: set[tuple[str, int]] = set()
+    hopeless = set() if hopeless is None else hopeless
     left, forgiven = retries, False
     for request in requests:
         if (request.host, request.port) in hopeless:
@@ -159,11 +164,18 @@ def to_service(exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
         yield from forward(exchange, address, target)
         return
     request = _request(exchange, address, target, exchange.headers)
-    yield from retrying(_among(shared, exchange, request), service.retries)
+    if shared.server_name is not None:
+        request.tls = replace(request.tls, name=shared.server_name)
+    hopeless: set[_HostAndPort] = set()
+    targets = _among(shared, exchange, request, hopeless)
+    yield from retrying(targets, service.retries, hopeless)
 
 
 def _among(
-    shared: LoadBalancer, exchange: Exchange, request: UpstreamRequest
+    shared: LoadBalancer,
+    exchange: Exchange,
+    request: UpstreamRequest,
+    hopeless: Collection[_HostAndPort],
 ) -> Iterator[UpstreamRequest]:
     """The request, addressed to one target after the other."""
     assert exchange.match is not None
@@ -174,7 +186,11 @@ def _among(
     # However the exchange ends, the target is then free of it.
     exchange.to_close.append(turn.end)
     while True:
-        peer = turn.next(key, tried)
+        avoided: Collection[Peer] = tried
+        if len(set(tried)) == len(shared.peers):
+            # Each has had its turn; from now on only the hopeless ones have none.
+            avoided = [peer for peer in tried if (peer.host, peer.port) in hopeless]
+        peer = turn.next(key, avoided)
         if peer is None:
             raise NoPeer
         tried.append(peer)

@@ -86,12 +86,16 @@ class Candidate(NamedTuple):
         if (self.hosts or self.wildcards) and not self._host_fits(asked):
             return f"no host fits {asked.host!r}"
         for header in self.headers:
-            if not header.fits(asked.headers.get(header.name, ())):
-                return f"header {header.name} is not there or has another value"
+            given = asked.headers.get(header.name, ())
+            if not header.fits(given):
+                lack = "has another value" if given else "is not there"
+                return f"header {header.name} {lack}"
         if self.path is not None and not self.path_fits(asked.path):
             return f"path {self.path} does not fit"
         if self.methods and asked.method not in self.methods:
-            return f"method {asked.method} is not one of {sorted(self.methods)}"
+            return (
+                f"method {asked.method} is not one of {', '.join(sorted(self.methods))}"
+            )
         if self.snis and asked.sni is not None and asked.sni not in self.snis:
             return f"no SNI fits {asked.sni!r}"
         return None
@@ -145,6 +149,34 @@ def rank(found: Candidate) -> tuple[float, ...]:
         0 if regex else -len((found.path or "").encode()),
         float("inf") if route.created_at is None else route.created_at,
     )
+
+
+def why_later(later: Candidate, first: Candidate) -> str:
+    """Why of two candidates that both match, one has its turn after the other."""
+    if later.kinds != first.kinds:
+        return f"a route by {_by(later)} comes after one by {_by(first)}"
+    ranks = zip(_RANKED, rank(later), rank(first), strict=True)
+    return next(
+        (reason for reason, mine, its in ranks if mine > its), "it has its turn later"
+    )
+
+
+def _by(found: Candidate) -> str:
+    kinds = zip(_KINDS, found.kinds, strict=True)
+    return " and ".join(kind for kind, used in kinds if used) or "nothing"
+
+
+_KINDS = ("hosts", "headers", "paths", "methods", "snis")
+_RANKED = (
+    "its host is no wildcard with a port",
+    "its host has a wildcard",
+    "its path is no regular expression",
+    "it asks for fewer headers",
+    "its regex_priority is lower",
+    "its path is shorter",
+    "it is younger",
+)
+"""What it means for a candidate that its rank is higher, place by place."""
 
 
 def asked(

@@ -21,6 +21,7 @@ from kongai import config
 from kongai._version import __version__
 from kongai.document import parse
 from kongai.errors import ConfigError
+from kongai.plugins.ai_proxy import AIProxy
 from kongai.plugins.file_log import FileLog
 from kongai.proxy import Proxy
 
@@ -36,7 +37,7 @@ def main() -> None:
 @main.command()
 @click.argument("path", metavar="CONFIG", type=click.Path(dir_okay=False))
 def check(path: str) -> None:
-    """Check a declarative file and list everything that is wrong with it.
+    """List everything that is wrong with a declarative file.
 
     Exits with 0 if the file is good, with 1 if it has problems, with 2 if it can't be
     read.
@@ -67,7 +68,10 @@ def explain(
 
     PATH has its query, if any, and may be a whole URL. Shown are the route that takes
     the request and why, the upstream's address, the plugins in the order in which they
-    run and where each is declared, and the limits in force.
+    run and where each is declared, the limits in force, the routes that would fit, too,
+    and those that were passed over.
+
+    Example: kongai explain kong.yml POST /v1/orders -H 'Host: api.example.com'
 
     Exits with 0 if a route takes the request, with 1 if none does.
     """
@@ -81,7 +85,10 @@ def explain(
         if not colon or not name.strip():
             raise click.BadParameter(f"expected NAME:VALUE, not '{header}'")
         pairs.append((name.strip(), value.strip()))
-    asked = explaining.request(method, target, pairs)
+    try:
+        asked = explaining.request(method, target, pairs)
+    except ValueError as error:
+        raise click.BadParameter(f"not a request: {error}") from None
     try:
         told = explaining.Explanation(
             proxy, asked, consumer=consumer, origins=found.origins
@@ -219,15 +226,31 @@ def _ready_made(upstream_url: str | None, options: Mapping[str, Any]) -> Proxy:
 
 def _welcome(url: str, proxy: Proxy, *, demo: bool) -> str:
     """What a person at a terminal wants to know once the gateway runs."""
-    path = next((p for r in proxy.routes for p in r.paths or () if p[0] == "/"), "/")
-    base = url + path.rstrip("/")
+    path = _path_of_ai_proxy(proxy)
+    base = url + (path or "").rstrip("/")
     logs = [p.config.path for p in proxy.plugins if isinstance(p, FileLog)]
     lines = [f"kongai {__version__} listens on {url}"]
     lines += [f"Each exchange is a line of JSON in {log}" for log in logs]
     if demo:
         lines += ["A built-in model answers; it echoes. Try it:", "", _CURL % base]
-    lines += ["", "Point Claude Code at it:", "", f"  ANTHROPIC_BASE_URL={base} claude"]
+    if path is not None:
+        lines += ["", "Point Claude Code at it:", ""]
+        lines += [f"  ANTHROPIC_BASE_URL={base} claude"]
     return "\n".join([*lines, "", "Ctrl-C stops it."])
+
+
+def _path_of_ai_proxy(proxy: Proxy) -> str | None:
+    """The first path that leads Claude Code to a model; None if there is none."""
+    # What only a person at a terminal needs is not imported for others.
+    from kongai import explain as explaining
+
+    for path in (p for route in proxy.routes for p in route.paths or ("/",)):
+        if path.startswith("/"):
+            asked = explaining.request("POST", f"{path.rstrip('/')}/v1/messages")
+            told = explaining.Explanation(proxy, asked)
+            if any(isinstance(plugin, AIProxy) for plugin in told.chain()):
+                return path
+    return None
 
 
 _CURL = """\

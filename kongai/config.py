@@ -115,6 +115,8 @@ class _Builder:
         self._index: dict[tuple[str, str], Declared] = {}
         """By kind, and by id or name."""
         self._origins: dict[str, str] = {}
+        self._written: dict[Path, Path] = {}
+        """Where fields stand that are not written with their entities."""
         self._astray: set[Declared] = set()
         """Those that refer to something that is not there."""
         self._everywhere: list[Plugin | Scoped] = []
@@ -129,6 +131,10 @@ class _Builder:
             for declared in entities:
                 for name in declared.names():
                     self._index.setdefault((kind, name), declared)
+                for name in declared.defaulted:
+                    place = (*declared.path, name)
+                    defaults = ("_info", "defaults", kind.removesuffix("s"))
+                    self._written[place] = (*defaults, name)
         for kind in CHILDREN:
             for declared in self._all[kind]:
                 parents = self._parents(declared)
@@ -152,7 +158,14 @@ class _Builder:
         return sorted(self.problems, key=lambda problem: problem.line or 0)
 
     def _report(self, path: Path, message: str) -> None:
-        self.problems.append(self._document.problem(path, message))
+        for length in range(len(path), 0, -1):
+            if place := self._written.get(path[:length]):
+                path = (*place, *path[length:])
+                break
+        problem = self._document.problem(path, message)
+        # What is wrong with a default is so for each of many entities.
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def _parents(self, declared: Declared) -> dict[str, tuple[str, Declared]]:
         """What an entity belongs to: by field, how it was said and what it means."""
@@ -170,7 +183,7 @@ class _Builder:
                 if entity is None:
                     self._astray.add(declared)
                 else:
-                    found[field] = (_name(given) or "", entity)
+                    found[field] = (_name(given, f"{field}s") or "", entity)
             elif declared.kind not in _NO_PARENT:
                 self._report(path, "required field missing")
         for _, entity in found.values():
@@ -180,22 +193,25 @@ class _Builder:
         return found
 
     def _referred(self, kind: str, reference: Any, path: Path) -> Declared | None:
-        name = _name(reference)
+        name = _name(reference, kind)
         if name is None:
-            text = "expected a name or an id, alone or as {name: ...} or {id: ...}"
-            self._report(path, text)
+            text = "expected a name or an id, alone or as {%s: ...} or {id: ...}"
+            self._report(path, text % _NAMED_BY.get(kind, "name"))
             return None
         entity = self._index.get((kind, name))
         if entity is not None:
             return entity
+        field = path[-1] if isinstance(path[-1], str) else path[-2]
+        # No name is a text of several lines, but a private key is.
+        shown = name if name.isprintable() else "..."
         self._report(
             path,
-            f"invalid reference '{path[-1]}: {name}' (no such entry in '{kind}')",
+            f"invalid reference '{field}: {shown}' (no such entry in '{kind}')",
         )
         return None
 
     def _found(self, kind: str, reference: Any) -> Declared | None:
-        name = _name(reference)
+        name = _name(reference, kind)
         return None if name is None else self._index.get((kind, name))
 
     def _entity(
@@ -219,7 +235,10 @@ class _Builder:
         if kind == "upstreams":
             value = msgspec.structs.replace(value, **algorithm_of(item))
         declared.value = inventory.identified(value, key)
-        self._index.setdefault((kind, declared.value.id), declared)
+        first = self._index.setdefault((kind, declared.value.id), declared)
+        if kind == "targets" and first is not declared:
+            there = self._document.place(first.path)
+            self._report(path, f"uniqueness violation: already declared ({there})")
         self._origins[declared.value.id] = self._document.place(path)
 
     def _with_certificates(
@@ -349,10 +368,11 @@ class _Builder:
 _FOR_TLS = ("client_certificate", "ca_certificates")
 
 
-def _name(reference: Any) -> str | None:
+def _name(reference: Any, kind: str) -> str | None:
     """A reference's name or id: given as it is, or as ``{name: ...}``, decK's way."""
     if isinstance(reference, Mapping):
-        reference = reference.get("name") or reference.get("id")
+        fields = ("name", _NAMED_BY.get(kind, "name"), "id")
+        reference = next((reference[f] for f in fields if reference.get(f)), None)
     return reference if isinstance(reference, str) and reference else None
 
 

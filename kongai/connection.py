@@ -226,7 +226,7 @@ class Connection:
 
     def _refuse(self, refusal: Refused) -> None:
         try:
-            _Answer(self, http1.Message()).fail(refusal)
+            _Answer(self, http1.Message(method=self._parser.method)).fail(refusal)
         except ClientGone:
             return
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote, unquote
 
 _URI = "!#$%&'()*+,/:;=?@[]~"
@@ -139,7 +139,7 @@ def check_route_path(path: str) -> Iterator[str]:
     if "//" in path:
         yield "must not have empty segments"
     elif path.startswith("~"):
-        yield from _pattern(path[1:])
+        yield from _pattern(path[1:], compile_path_regex)
     elif broken := _BROKEN_ESCAPE.search(path):
         yield f"invalid url-encoded value: '{broken.group()}'"
     elif path != (normal := _as_kong_writes_it(path)):
@@ -167,7 +167,7 @@ def check_route_header(name: str, values: Sequence[str]) -> Iterator[str]:
     else:
         yield from check_header_name(name)
     if is_regex_value(values):
-        yield from _pattern(values[0][2:])
+        yield from _pattern(values[0][2:], compile_regex)
 
 
 def check_header_name(name: str) -> Iterator[str]:
@@ -175,6 +175,15 @@ def check_header_name(name: str) -> Iterator[str]:
     if not _HEADER_NAME.fullmatch(name):
         yield (
             f"bad header name '{name}', allowed characters are A-Z, a-z, 0-9, '_', "
+            "and '-'"
+        )
+
+
+def check_cookie_name(name: str) -> Iterator[str]:
+    """Check the name of a cookie."""
+    if not _HEADER_NAME.fullmatch(name):
+        yield (
+            f"bad cookie name '{name}', allowed characters are A-Z, a-z, 0-9, '_', "
             "and '-'"
         )
 
@@ -196,7 +205,8 @@ def check_service_host(host: str) -> Iterator[str]:
     if port is not None and is_host(name):
         yield "must not have a port"
     elif not is_host(host) or host.startswith("["):
-        yield f"invalid value: {host}"
+        # What precedes an @ is a password, if anything.
+        yield f"invalid value: {host.rpartition('@')[2]}"
 
 
 def check_service_path(path: str) -> Iterator[str]:
@@ -245,11 +255,11 @@ def _as_kong_writes_it(path: str) -> str:
     return unquote(_ENCODED_RESERVED.sub("%25", normalize_prefix(path)))
 
 
-def _pattern(pattern: str) -> Iterator[str]:
+def _pattern(pattern: str, compiled: Callable[[str], re.Pattern[str]]) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
             # Python warns of what it reads in another way than PCRE.
             warnings.simplefilter("error")
-            compile_regex(pattern)
+            compiled(pattern)
     except (re.error, OverflowError, RecursionError, Warning) as error:
         yield f"invalid regex: '{pattern}' ({error})"

@@ -87,6 +87,8 @@ class Declared:
     path: Path
     parent: Declared | None = None
     """The entity it stands in."""
+    defaulted: tuple[str, ...] = ()
+    """Those of its fields that are decK's `_info.defaults` for all of its kind."""
     value: Any = None
     """What was made of it; None while nothing was, or if it has problems."""
     children: list[Declared] = field(default_factory=list)
@@ -155,6 +157,7 @@ class _Reader:
             self._report(("_format_version",), f"expected one of: {expected}")
         if not isinstance(data.get("_transform", True), bool):
             self._report(("_transform",), "expected a boolean")
+        self._check_comments(data, ())
         for name, value in data.items():
             if name in _ELSEWHERE:
                 if value:
@@ -162,6 +165,15 @@ class _Reader:
             elif name not in (*_KNOWN, *CHILDREN):
                 self._report((name,), "unknown field")
         self._read_decks_fields()
+
+    def _check_comments(self, item: Mapping[str, Any], path: Path) -> None:
+        for name, kind, text in (
+            ("_comment", str, "expected a string"),
+            ("_ignore", (list, tuple), "expected an array"),
+        ):
+            given = item.get(name)
+            if given is not None and not isinstance(given, kind) and given != {}:
+                self._report((*path, name), text)
 
     def _read_decks_fields(self) -> None:
         info = self._data.get("_info")
@@ -204,17 +216,20 @@ class _Reader:
     def _entity(
         self, item: dict[str, Any], kind: str, path: Path, parent: Declared | None
     ) -> None:
+        self._check_comments(item, path)
         for name in _COMMENTS:
             item.pop(name, None)
         inside = {child: item.pop(child, None) for child in CHILDREN[kind]}
-        item = {**self._defaults.get(kind, {}), **item}
+        defaults = self._defaults.get(kind, {})
+        defaulted = tuple(name for name in defaults if name not in item)
+        item = {**defaults, **item}
         if self._tags and isinstance(item.get("tags", []), list):
             item["tags"] = [*item.get("tags", []), *self._tags]
         if kind == "routes" and self._migrate:
             self._migrate_paths(item)
         if kind == "plugins" and "_config" in item:
             self._fill_in_config(item, path)
-        declared = Declared(kind, item, path, parent)
+        declared = Declared(kind, item, path, parent, defaulted)
         self._found[kind].append(declared)
         if parent is not None:
             parent.children.append(declared)
@@ -235,6 +250,7 @@ class _Reader:
         if isinstance(shared, Mapping) and isinstance(own, Mapping):
             item["config"] = {**shared, **own}
         elif not isinstance(shared, Mapping):
-            self._report(
-                (*path, "_config"), f"there is no '{name}' in '_plugin_configs'"
-            )
+            # What is no name may be settings, which hold secrets.
+            text = f"there is no '{name}' in '_plugin_configs'"
+            known = isinstance(name, str)
+            self._report((*path, "_config"), text if known else "expected a string")

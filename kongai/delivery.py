@@ -80,6 +80,8 @@ class Delivery:
         self._queue = Queue() if queue is None else queue
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
+        self._ending: list[tuple[_Worker, float]] = []
+        """Those that were told to end, and when."""
         _DELIVERIES.add(self)
 
     def put(self, entry: bytes) -> None:
@@ -90,21 +92,30 @@ class Delivery:
                 atexit.register(self.close)
             self._worker.put(entry)
 
+    def prepare_close(self) -> None:
+        """Begin to deliver what was accepted; the time that `close` gives starts."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+            if worker is not None:
+                self._ending.append((worker, time.monotonic()))
+                worker.end()
+
     def close(self, grace: float = GRACE_SECONDS) -> None:
         """Deliver what was accepted; what can't be delivered soon is lost and logged.
 
         Args:
             grace: the most seconds to take.
         """
+        self.prepare_close()
         with self._lock:
-            worker, self._worker = self._worker, None
-        if worker is not None:
-            atexit.unregister(self.close)
-            worker.stop(grace)
+            ending, self._ending = self._ending, []
+        atexit.unregister(self.close)
+        for worker, since in ending:
+            worker.stop(max(0.0, since + grace - time.monotonic()))
 
     def forget(self) -> None:
         """Start over in a process that was forked: threads and locks stayed behind."""
-        self._lock, self._worker = threading.Lock(), None
+        self._lock, self._worker, self._ending = threading.Lock(), None, []
 
 
 _DELIVERIES: WeakSet[Delivery] = WeakSet()
@@ -143,10 +154,12 @@ class _Worker:
             self._bytes += len(entry)
             self._changed.notify()
 
-    def stop(self, grace: float) -> None:
+    def end(self) -> None:
         self._stopping.set()
         with self._changed:
             self._changed.notify()
+
+    def stop(self, grace: float) -> None:
         self._thread.join(grace)
         if not self._thread.is_alive():
             return
@@ -178,11 +191,16 @@ class _Worker:
         return True
 
     def _run(self, make_sender: Callable[[], Sender]) -> None:
-        sender = make_sender()
-        try:
-            while batch := self._next_batch():
+        sender: Sender | None = None
+        while batch := self._next_batch():
+            try:
+                sender = make_sender() if sender is None else sender
                 self._deliver(sender, batch)
-        finally:
+            except Exception as error:
+                # The next entry is to have its chance.
+                reason = f"{whereabouts(error)}; {len(batch)} were lost"
+                self._error(f"could not send entries ({reason})")
+        if sender is not None:
             sender.close()
 
     def _next_batch(self) -> list[bytes]:

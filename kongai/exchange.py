@@ -39,7 +39,7 @@ _READ_SIZE = 65536
 _PORT = re.compile(r":[^]]*\Z")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class UpstreamRequest:
     """What is sent to an upstream: an address, a head and a body.
 
@@ -67,7 +67,7 @@ class UpstreamRequest:
     """Who may vouch for the upstream in place of these, and what it is shown."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class UpstreamResponse:
     """An upstream's answer, its body still on the way."""
 
@@ -188,7 +188,7 @@ def _split(path: str) -> list[str]:
     return [part.replace("\0", ".") for part in path.replace("\\.", "\0").split(".")]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Exchange:
     """One request's trip through the gateway."""
 
@@ -265,9 +265,15 @@ class Exchange:
         self.query = query.partition("#")[0] if mark else None
 
     def let_go(self) -> None:
-        """Close the upstream's answer, or a plugin's, if that was not done yet."""
-        while self.to_close:
-            self.to_close.pop()()
+        """Close the upstream's answer, or a plugin's, if that was not done yet.
+
+        All of it is closed, even if something can't be.
+        """
+        if self.to_close:
+            try:
+                self.to_close.pop()()
+            finally:
+                self.let_go()
 
     def authenticate(
         self, consumer: Consumer, credential: KeyAuthCredential | None

@@ -15,7 +15,7 @@ from werkzeug.datastructures import Headers
 from kongai._version import __version__
 from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Exchange
-from kongai.incoming import named_by_connection
+from kongai.incoming import mount_point, named_by_connection
 from kongai.router import upstream_path
 
 SERVER = f"kongai/{__version__}"
@@ -86,7 +86,7 @@ def request_headers(
     """
     request = exchange.request
     protocol = request.environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2]
-    mount = request.environ.get("SCRIPT_NAME", "")
+    mount = mount_point(request.environ)
     headers = [("Host", host), ("Connection", "keep-alive")]
     headers += _end_to_end(client, _SET_BY_US)
     headers += [
@@ -94,9 +94,9 @@ def request_headers(
         ("X-Real-IP", exchange.client_ip),
         ("X-Forwarded-For", _forwarded_for(exchange, client)),
     ]
-    match, prefix = exchange.match, ""
+    match, prefix = exchange.match, mount
     if match and match.route.strip_path and match.prefix != "/":
-        prefix = match.prefix
+        prefix += match.prefix
     for name, own in (
         ("X-Forwarded-Proto", request.scheme),
         ("X-Forwarded-Host", exchange.host_name),

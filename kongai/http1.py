@@ -67,6 +67,11 @@ class RequestParser:
         self._silent = 0
         self._refusal: Refused | None = None
 
+    @property
+    def method(self) -> str:
+        """The method of the request that is coming; empty if there is none yet."""
+        return "" if self._message.complete else self._message.method
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection.
 

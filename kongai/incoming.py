@@ -81,18 +81,22 @@ def raw_target(environ: dict[str, Any]) -> str:
     `RAW_URI` (gunicorn); elsewhere it is built again from the decoded path (PEP 3333).
     """
     raw: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
-    mount: str = environ.get("SCRIPT_NAME", "")
     raw = origin_form(raw)
     if raw.startswith("/"):
-        if not mount:
+        quoted = mount_point(environ)
+        if not quoted:
             return raw
-        quoted = _quote(mount)
         if raw.startswith(quoted) and raw[len(quoted) : len(quoted) + 1] in "/?":
             below = raw[len(quoted) :]
             return below if below.startswith("/") else "/" + below
     path = _quote(environ.get("PATH_INFO", "")) or "/"
     query = environ.get("QUERY_STRING", "")
     return f"{path}?{query}" if query else path
+
+
+def mount_point(environ: dict[str, Any]) -> str:
+    """Where in an application the gateway is mounted, as URIs have it; may be empty."""
+    return _quote(environ.get("SCRIPT_NAME", ""))
 
 
 def _quote(path: str) -> str:

@@ -83,7 +83,7 @@ def _pairs(
     for index, service in enumerate(services):
         path: Path = ("services", index)
         _check(service, path)
-        owner = identified(service)
+        owner = _with_certificates(identified(service))
         for number, route in enumerate(service.routes):
             _check(route, (*path, "routes", number))
             yield identified(route), owner
@@ -92,14 +92,39 @@ def _pairs(
         yield identified(route), None
 
 
+def _with_certificates(service: Service) -> Service:
+    """The service with certificates that are checked and have ids."""
+    shown, several = service.client_certificate, service.ca_certificates
+    for certificate in (shown, *(several or ())):
+        if certificate is not None:
+            _check(certificate, ("certificates",))
+    return msgspec.structs.replace(
+        service,
+        client_certificate=None if shown is None else identified(shown),
+        ca_certificates=several and tuple(identified(one) for one in several),
+    )
+
+
 def directory(consumers: Sequence[Consumer]) -> Consumers:
     """The consumers of a gateway.
 
     Raises:
-        ConfigError: a consumer has a wrong value.
+        ConfigError: a consumer has a wrong value, or two have one name or key.
     """
+    names: set[str] = set()
+    keys: set[str] = set()
     for index, consumer in enumerate(consumers):
-        _check(consumer, ("consumers", index))
+        path: Path = ("consumers", index)
+        _check(consumer, path)
+        if consumer.username is not None and consumer.username in names:
+            text = f"two consumers named '{consumer.username}'"
+            raise ConfigError([Problem("consumers", text)])
+        names.add(consumer.username or "")
+        for number, credential in enumerate(consumer.keyauth_credentials):
+            if credential.key and credential.key in keys:
+                where = path_text((*path, "keyauth_credentials", number, "key"))
+                raise ConfigError([Problem(where, "another credential has this key")])
+            keys.add(credential.key or "")
     return Consumers(with_credentials(identified(one)) for one in consumers)
 
 
@@ -126,6 +151,7 @@ def scoped(
     pairs: Iterable[tuple[Route, Service | None]],
     consumers: Consumers,
     plugins: Iterable[Plugin | Scoped],
+    unused: Iterable[Service] = (),
 ) -> Iterator[Scoped]:
     """Every plugin of a gateway, with what it is for in ids.
 
@@ -133,6 +159,7 @@ def scoped(
         pairs: routes with their services, which have plugins of their own.
         consumers: likewise.
         plugins: those for everything, or for what they name.
+        unused: services without routes, for which there may be plugins all the same.
 
     Raises:
         ConfigError: a plugin is for something that is not there.
@@ -149,9 +176,10 @@ def scoped(
     for consumer in consumers:
         for plugin in consumer.plugins:
             yield from _placed(plugin, "consumer", consumer.id)
+    known = [*services, *map(identified, unused)]
     ids = {
         "route": {name: r.id for r in routes for name in (r.id, r.name)},
-        "service": {name: s.id for s in services for name in (s.id, s.name)},
+        "service": {name: s.id for s in known for name in (s.id, s.name)},
         "consumer": {name: c.id for c in consumers for name in (c.id, c.username)},
     }
     for index, given in enumerate(plugins):

@@ -20,10 +20,11 @@ from kongai.plugin_entries import PluginEntry
 _NOT_STANDARD = "patternErrorMessage"
 """Not of JSON Schema, but what the editors' YAML language server shows."""
 _VAULT = {"type": "string", "pattern": r"^\{vault://.*\}$"}
+_BY: dict[str, Any] = {"name": {}, "id": {}, "username": {}}
 _REFERENCE = {
     "anyOf": [
         {"type": "string", "minLength": 1},
-        {"type": "object", "properties": {"name": {}, "id": {}}, "minProperties": 1},
+        {"type": "object", "minProperties": 1, "properties": _BY},
         {"type": "null"},
     ],
     "description": "A name or an id.",
@@ -103,7 +104,7 @@ def _record(component: dict[str, Any], kind: Any) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for name, told in component["properties"].items():
         value = _value(told)
-        if name in referenceable:
+        if name in referenceable and "object" not in _types(told):
             value = {"anyOf": [value, _VAULT]}
         elif "default" in told and told["default"] is not None and name not in not_null:
             value = {"anyOf": [value, {"type": "null"}]}
@@ -117,6 +118,10 @@ def _record(component: dict[str, Any], kind: Any) -> dict[str, Any]:
         "required": component["required"],
         "additionalProperties": False,
     }
+
+
+def _types(told: dict[str, Any]) -> set[str | None]:
+    return {one.get("type") for one in told.get("anyOf", [told])}
 
 
 def _value(told: Any) -> Any:
@@ -139,6 +144,9 @@ def _add_relations(entity: dict[str, Any], kind: str, by_kind: dict[str, Any]) -
     properties |= _COMMENTS
     properties |= dict.fromkeys(PARENTS.get(kind, ()), _REFERENCE)
     properties |= {child: _list_of(by_kind[child]) for child in CHILDREN[kind]}
+    if kind == "services":
+        properties["client_certificate"] = _REFERENCE
+        properties["ca_certificates"] = _list_of(_REFERENCE)
 
 
 def _add_configs(entry: dict[str, Any], by_plugin: dict[str, Any]) -> None:

@@ -87,6 +87,12 @@ class LoadBalancer:
         with self._lock:
             peer.under_way -= 1
 
+    @property
+    def server_name(self) -> str | None:
+        """The name that all targets go by, of which their certificates have to be."""
+        given = self.upstream.host_header
+        return None if given is None else split_port(given)[0]
+
     def host_header(self, scheme: str, peer: Peer) -> str:
         """What the Host header says to a target."""
         given = self.upstream.host_header

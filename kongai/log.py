@@ -14,7 +14,7 @@ from typing import Any
 from kongai import forwarding, redact
 from kongai.entities import CACertificate, Certificate, Consumer, Route, Service
 from kongai.exchange import Exchange, Try, milliseconds
-from kongai.incoming import argument, received_headers
+from kongai.incoming import argument, mount_point, received_headers
 from kongai.sinks import encode
 
 WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
@@ -71,7 +71,7 @@ def _request(exchange: Exchange) -> dict[str, Any]:
     request = exchange.request
     environ = request.environ
     also = exchange.secret_names
-    target = environ.get("SCRIPT_NAME", "") + exchange.target
+    target = mount_point(environ) + exchange.target
     uri = redact.target(target, also)
     port = environ.get("SERVER_PORT", "")
     line = f"{request.method} {target} HTTP/1.1\r\n"

@@ -38,6 +38,8 @@ class Plugin:
             yield pairs of a field's path and what is wrong with the whole.
         authenticates: whether it may say who the consumer is; plugins behind it then
             run with what is configured for that consumer.
+        secret_names: headers and query arguments, in lower case, that hold credentials;
+            no record of the gateway shows them, that of another route neither.
         id: the plugin's id in records; given by the configuration.
         instance_name: a label of the user's own.
     """
@@ -47,6 +49,7 @@ class Plugin:
     Config: ClassVar[type | None] = None
     authenticates: ClassVar[bool] = False
 
+    secret_names: frozenset[str] = frozenset()
     id: str = ""
     instance_name: str | None = None
 
@@ -94,15 +97,19 @@ class Plugin:
 
         Returns:
             Pairs of a topic and a text: ``upstream`` for where the request would go,
-            ``limit`` for what it must keep to.
+            ``limit`` for what it must keep to, ``consumer`` for what becomes of one
+            from nobody that is known.
         """
         return ()
 
     def init_worker(self) -> None:
         """When a server process starts, before its first request: load what is slow."""
 
+    def prepare_close(self) -> None:
+        """When the gateway is about to stop: begin with what takes time."""
+
     def close(self) -> None:
-        """When the gateway stops."""
+        """When the gateway stops; all plugins were told to prepare for it."""
 
 
 def check(plugin: Plugin) -> Iterable[str]:

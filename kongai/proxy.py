@@ -105,9 +105,17 @@ class Proxy:
         self.routes = tuple(route for route, _ in pairs)
         self.router = Router(pairs)
         self.scopes = Plugins(
-            inventory.scoped(pairs, self.consumers, plugins), extra_plugins
+            inventory.scoped(
+                pairs,
+                self.consumers,
+                plugins,
+                unused=[service for service in services if not service.routes],
+            ),
+            extra_plugins,
         )
         self._unmatched = self.scopes.chain()
+        names = (plugin.secret_names for plugin in self.scopes)
+        self._secret_names = frozenset().union(*names)
         for route, service in pairs:
             # What can't be used together shows now and not at the first request.
             self.scopes.chain(route.id, service.id if service else None)
@@ -183,6 +191,8 @@ class Proxy:
     def close(self) -> None:
         """Close plugins, sinks and idle connections; the gateway is then of no use."""
         for plugin in self.plugins:
+            plugin.prepare_close()
+        for plugin in self.plugins:
             plugin.close()
         for sink in self.sinks:
             sink.close()
@@ -238,6 +248,7 @@ class Proxy:
             headers=client_headers(request),
             consumers=self.consumers,
             upstreams=self.upstreams,
+            secret_names=self._secret_names,
         )
         self._trust.look_at(exchange)
         self._route(exchange)

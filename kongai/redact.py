@@ -34,6 +34,9 @@ _VALUE = re.compile(
 )
 
 
+_URL_ARGUMENT = re.compile(r"""([?&])([^=&?#\s<>"']+)(=)([^&#\s<>"']+)""")
+
+
 def is_secret(name: str) -> bool:
     """Whether a header or query argument of this name holds a credential."""
     # What clients make up is not kept: a long name is looked at each time.
@@ -56,7 +59,9 @@ def header_value(name: str, value: str, also: frozenset[str] = frozenset()) -> s
         value: what it holds.
         also: more names to treat as secret, in lower case.
     """
-    return REDACTED if _named_secret(name, also) else text(value)
+    if _named_secret(name, also):
+        return REDACTED
+    return text(_in_url(value, also) if "?" in value else value)
 
 
 def text(value: str) -> str:
@@ -98,6 +103,18 @@ def _argument(part: str, also: frozenset[str]) -> str:
     if equals and _named_secret(unquote_plus(name), also):
         return f"{name}={REDACTED}"
     return text(part)
+
+
+def _in_url(value: str, also: frozenset[str]) -> str:
+    """A value with a URL in it, such as a `Location`, without its secret arguments."""
+
+    def shown(found: re.Match[str]) -> str:
+        mark, name, equals, _ = found.groups()
+        if _named_secret(unquote_plus(name), also):
+            return f"{mark}{name}{equals}{REDACTED}"
+        return found.group()
+
+    return _URL_ARGUMENT.sub(shown, value)
 
 
 def _named_secret(name: str, also: frozenset[str]) -> bool:

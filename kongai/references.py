@@ -16,12 +16,22 @@ from typing import Any
 from urllib.parse import parse_qs
 
 _REFERENCE = re.compile(r"\{vault://([^/?}]*)/([^/?}]*)/?([^?}]*)\??([^}]*)\}")
+_EXPECTED = "expected {vault://env/name}"
+_NO_VAULT = "there is no vault '{}' in kongai; it has 'env'"
 _logger = logging.getLogger("kongai")
 
 
 def is_reference(value: Any) -> bool:
     """Whether a value is a reference: the whole of it, or else it is plain text."""
     return isinstance(value, str) and (value[:9], value[-1:]) == ("{vault://", "}")
+
+
+def problem(reference: str) -> str | None:
+    """Why a reference can't lead anywhere, whatever the environment; None if it can."""
+    parts = _REFERENCE.fullmatch(reference)
+    if parts is None:
+        return _EXPECTED
+    return None if parts[1] == "env" else _NO_VAULT.format(parts[1])
 
 
 def resolve(reference: str, environ: Mapping[str, str] | None = None) -> str:
@@ -44,10 +54,10 @@ def resolve(reference: str, environ: Mapping[str, str] | None = None) -> str:
 def _value(reference: str, environ: Mapping[str, str]) -> str:
     parts = _REFERENCE.fullmatch(reference)
     if parts is None:
-        raise LookupError("expected {vault://env/name}")
+        raise LookupError(_EXPECTED)
     vault, name, key, query = parts.groups()
     if vault != "env":
-        raise LookupError("there is no such vault in kongai; it has 'env'")
+        raise LookupError(_NO_VAULT.format(vault))
     prefix = parse_qs(query).get("prefix", [""])[0]
     variable = (prefix + name).upper().replace("-", "_")
     if not variable.isascii() or variable not in environ:

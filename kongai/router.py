@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from kongai import criteria
-from kongai.candidates import Candidate, asked, candidate, rank
+from kongai.candidates import Candidate, asked, candidate, rank, why_later
 from kongai.entities import Route, Service
 from kongai.route_index import Index
 
@@ -42,7 +42,9 @@ class Tried(NamedTuple):
     path: str | None
     """The path as written; None for a route without."""
     objection: str | None
-    """Why it did not match; None for one that did."""
+    """Why it did not match, or not have the request; None for the one that has it."""
+    near: bool = True
+    """Whether its path, if it has one, fits."""
 
 
 class Router:
@@ -110,10 +112,37 @@ class Router:
         for number, skipped in self._index.in_order(request):
             found = self._candidates[number]
             objection = found.objection(request) or skipped
-            tried.append(Tried(found.route, found.path, objection))
+            near = found.path_fits(request.path)
+            tried.append(Tried(found.route, found.path, objection, near))
             if objection is None:
                 break
         return tried
+
+    def outranked(
+        self,
+        method: str,
+        host: str,
+        path: str,
+        headers: Headers | Mapping[str, str],
+        *,
+        sni: str | None = None,
+    ) -> list[Tried]:
+        """Say of the routes that would match, too, why another has the request.
+
+        The arguments are those of `match`. What is there of the route that does have
+        the request is left out, and so are routes that `explain` objects to.
+        """
+        request = asked(method, host, path, headers.items(), sni)
+        fitting = [
+            self._candidates[number]
+            for number, skipped in self._index.in_order(request)
+            if skipped is None and self._candidates[number].objection(request) is None
+        ]
+        return [
+            Tried(found.route, found.path, why_later(found, fitting[0]))
+            for found in fitting[1:]
+            if found.route is not fitting[0].route
+        ]
 
 
 def _matched(found: Candidate, path: str, decoded: str) -> Match:

@@ -18,6 +18,7 @@ value; and `extra` may have all of Kong's values as ``kong``, where kongai has f
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -27,7 +28,7 @@ import msgspec
 from msgspec import inspect
 
 from kongai.errors import ConfigError, Problem
-from kongai.references import is_reference, resolve
+from kongai.references import is_reference, problem, resolve
 from kongai.registry import nearest
 
 Path = tuple[str | int, ...]
@@ -35,6 +36,7 @@ Report = Callable[[Path, str], None]
 T = TypeVar("T", bound=msgspec.Struct)
 
 _INVALID: Any = object()
+_INDEX = re.compile("[0-9]{1,9}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _EXPECTED: dict[type, str] = {
     inspect.StrType: "string",
@@ -152,10 +154,11 @@ def _struct(
                 report((*path, name), "required field missing")
             continue
         if name in referenceable and is_reference(given):
-            # Secrets often come out of files, whose last line end is no part of them.
-            values[name] = resolve(given).rstrip("\r\n")
-            continue
-        values[name] = _value(field.type, given, (*path, name), report)
+            values[name] = _resolved(given, (*path, name), report)
+        else:
+            values[name] = _value(field.type, given, (*path, name), report)
+            if name in referenceable and isinstance(values[name], Mapping):
+                values[name] = _map_resolved(values[name], (*path, name), report)
         valid = valid and values[name] is not _INVALID
     if not valid:
         return _INVALID
@@ -165,6 +168,23 @@ def _struct(
         report(path, str(error))
         return _INVALID
     return made if check(made, path, report) else _INVALID
+
+
+def _resolved(reference: str, path: Path, report: Report) -> Any:
+    text = problem(reference)
+    if text is not None:
+        report(path, text)
+        return _INVALID
+    # Secrets often come out of files, whose last line end is no part of them.
+    return resolve(reference).rstrip("\r\n")
+
+
+def _map_resolved(given: Mapping[str, Any], path: Path, report: Report) -> Any:
+    values = {
+        key: _resolved(one, (*path, key), report) if is_reference(one) else one
+        for key, one in given.items()
+    }
+    return _INVALID if _any_invalid(values.values()) else values
 
 
 @cache
@@ -199,7 +219,7 @@ def _is_empty(data: Any) -> bool:
 
 def _parts(where: str) -> Iterator[str | int]:
     for part in where.split(".") if where else ():
-        yield int(part) if part.isdecimal() else part
+        yield int(part) if _INDEX.fullmatch(part) else part
 
 
 def _is_unused(name: str, given: Any, kind: type) -> bool:
@@ -332,8 +352,16 @@ def _is(kind: inspect.Type, given: Any) -> bool:
             isinstance(given, float) and given.is_integer()
         )
     if isinstance(kind, inspect.FloatType):
-        return isinstance(given, (int, float)) and given - given == 0
+        return isinstance(given, (int, float)) and _is_finite(given)
     return isinstance(given, str)
+
+
+def _is_finite(given: float) -> bool:
+    try:
+        return math.isfinite(given)
+    except OverflowError:
+        # An integer that is too large for a float.
+        return False
 
 
 def _article(noun: str) -> str:

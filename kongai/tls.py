@@ -31,6 +31,8 @@ class TLS:
     PEM; nothing when None."""
     key: str | None = field(default=None, repr=False)
     """The private key of `certificate`, in PEM."""
+    name: str | None = None
+    """What the upstream's certificate has to be for, where that is not its address."""
     depth: int | None = None
     """How many certificates may stand between the upstream's and the authority's."""
 

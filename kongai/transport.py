@@ -261,6 +261,9 @@ class _Adapter(HTTPAdapter):
             if (verify, cert) not in self._contexts:
                 self._contexts[verify, cert] = tls_context(verify, cert)
             options = {"ssl_context": self._contexts[verify, cert]}
+            if cert.name is not None:
+                # For what is asked in the handshake, and for what is verified.
+                options["server_hostname"] = options["assert_hostname"] = cert.name
         return host, options
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:

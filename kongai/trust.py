@@ -83,6 +83,7 @@ def _address(text: str) -> str | None:
     if found is not None:
         text = found["v6"] or found["v4"] or ""
     try:
-        return str(ip_address(text))
+        # A zone, which may be any text, means nothing to anybody else.
+        return str(ip_address(text.partition("%")[0]))
     except ValueError:
         return None

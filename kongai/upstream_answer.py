@@ -6,6 +6,7 @@ import http.client
 import re
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 _MAX_INTERIM_ANSWERS = 10
@@ -83,7 +84,9 @@ class Answer(http.client.HTTPResponse):
     def _close_conn(self) -> None:
         # What comes behind an answer is nobody's; the next user must not be given it.
         if self.fp is not None and not self.will_close and self._says_more():
-            self._socket.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):
+                # It may be gone by itself.
+                self._socket.shutdown(socket.SHUT_RDWR)
         super()._close_conn()  # type: ignore[misc]
 
     def _says_more(self) -> bool:

@@ -346,3 +346,14 @@ def test_there_is_no_peer_where_no_target_has_weight() -> None:
     exchange.upstreams = {"u": LoadBalancer(Upstream(name="u"))}
     with pytest.raises(NoPeer):
         next(to_service(exchange))
+
+
+def test_once_all_targets_have_failed_those_without_hope_are_left_out() -> None:
+    plan = to_service(shared())
+    asked = [next(plan)]
+    for error in (HOPELESS, UNSENT, UNSENT):
+        asked.append(plan.send(Attempt(asked[-1], error=error)))
+    names = [request.host.partition(".")[0] for request in asked]
+    assert names == ["one", "two", "two", "two"]
+    with pytest.raises(StopIteration):
+        plan.send(Attempt(asked[-1], error=HOPELESS))

@@ -320,10 +320,11 @@ def test_serve_does_not_run_in_a_process_that_was_not_patched() -> None:
     assert done.returncode == 2
 
 
-def test_serve_tells_a_person_at_a_terminal_what_to_do_next() -> None:
+def shown_at_a_terminal(*args: str | Path) -> str:
+    """What `kongai-serve` writes there until it is ready; it ends without an error."""
     terminal, its_end = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, str(SERVE), "--demo", "--port", "0", "--log-level", "error"],
+        [sys.executable, str(SERVE), *args, "--port", "0", "--log-level", "error"],
         stdout=its_end,
         stderr=subprocess.PIPE,
         text=True,
@@ -335,13 +336,36 @@ def test_serve_tells_a_person_at_a_terminal_what_to_do_next() -> None:
             process.terminate()
             _, errors = process.communicate(timeout=10)
             os.close(terminal)
+    assert errors == ""
+    assert process.returncode == 0
+    return text
+
+
+def test_serve_tells_a_person_at_a_terminal_what_to_do_next() -> None:
+    text = shown_at_a_terminal("--demo")
     found = re.search(r"kongai \S+ listens on (http://127\.0\.0\.1:\d+)\r\n", text)
     assert found is not None, text
     assert f"curl {found[1]}/anything/v1/messages" in text
     assert f"ANTHROPIC_BASE_URL={found[1]}/anything claude" in text
     assert "Each exchange is a line of JSON in /tmp/claude.json" in text
-    assert errors == ""
-    assert process.returncode == 0
+
+
+AI_PROXY = """\
+{name: ai-proxy, config: {route_type: llm/v1/chat, llm_format: anthropic,
+  model: {provider: anthropic, options: {anthropic_version: "2023-06-01"}}}}"""
+
+
+@pytest.mark.parametrize("path", [None, "/ai"])
+def test_claude_code_is_pointed_only_where_a_model_is(
+    tmp_path: Path, path: str | None
+) -> None:
+    text = (
+        '_format_version: "3.0"\nroutes:\n- {paths: [/other]}\n- {paths: ["~/re"]}\n'
+        f"- {{paths: [{path or '/x'}], plugins: [{AI_PROXY if path else ''}]}}\n"
+    )
+    shown = shown_at_a_terminal(written(tmp_path, text))
+    bases = re.findall(r"ANTHROPIC_BASE_URL=http://[^/]+(\S*)", shown)
+    assert bases == ([] if path is None else [path])
 
 
 def read_until(terminal: int, end: str) -> str:

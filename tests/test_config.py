@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,26 @@ import yaml
 from hypothesis import example, given, settings, strategies as st
 from werkzeug.test import Client
 
-from kongai import config
+from kongai import config, registry
 from kongai.config import Config
+from kongai.declaration import PARENTS
+from kongai.entities import (
+    CACertificate,
+    Certificate,
+    Consumer,
+    KeyAuthCredential,
+    Route,
+    Service,
+    Target,
+    Upstream,
+)
 from kongai.errors import ConfigError, Problem
 from kongai.identity import entity_id, plugin_id
 from kongai.plugin import Plugin
+from kongai.plugin_entries import PluginEntry
 from kongai.plugins.ai_proxy import AIProxy
 from kongai.plugins.file_log import FileLog
 from kongai.proxy import Proxy
-from kongai.router import Router
 from kongai.scopes import Scoped
 from kongai.testing import MockTransport, answer
 
@@ -207,7 +219,11 @@ plugins:
         (6, "services[0].name", names),
         (8, "services[0].retries", "value should be between 0 and 32767"),
         (11, "services[0].routes[0].paths[1]", start),
-        (12, "services[0].routes[0].methods[0]", "invalid value: get"),
+        (
+            12,
+            "services[0].routes[0].methods[0]",
+            "invalid value: get; write it in upper case",
+        ),
         (13, "services[0].routes[1]", f"{criteria}'protocols' is 'https'"),
         (14, "services[1].url", "expected an http or https URL with a host"),
         (15, "services[1].porrt", "unknown field; did you mean 'port'?"),
@@ -275,6 +291,16 @@ plugins:
         "services[0].port",
         "services[1].url",
     ]
+
+
+@pytest.mark.parametrize("reference", ["a", "{username: a}", "{name: a}"])
+def test_a_consumer_is_referred_to_by_its_username(reference: str) -> None:
+    file = (
+        '{_format_version: "3.0", consumers: [{username: a}], '
+        f"keyauth_credentials: [{{key: k, consumer: {reference}}}]}}"
+    )
+    (consumer,) = config.load_text(file).consumers
+    assert [one.key for one in consumer.keyauth_credentials] == ["k"]
 
 
 @pytest.mark.parametrize("reference", ["svc", "{name: svc}", ID, f"{{id: {ID}}}"])
@@ -487,23 +513,75 @@ def test_a_secret_of_the_environment_is_in_no_message(
     assert caught.value.__cause__ is None
 
 
+NOBODY = MockTransport(lambda request: answer(b""))
+PEM = (Path(__file__).parent / "certificates" / "authority.pem").read_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "plugins: [{name: file-log, _config: {auth: %s}}]",
+        "services: [{name: a, url: 'https://h', client_certificate: 'A\n\n%s'}]",
+        "services: [{name: a, url: 'https://h', ca_certificates: ['A\n\n%s']}]",
+        "consumers: [{username: a, keyauth_credentials: {%s: %s}}]",
+        "consumers: [{username: a, keyauth_credentials: [%s]}]",
+        "consumers: [{username: a, keyauth_credentials: [{apikey: %s}]}]",
+        "consumers: [{username: a, keyauth_credentials: [{key: %s}, {key: %s}]}]",
+        "certificates: [{cert: %s, key: %s}]",
+        "services: [{name: a, host: 'user:%s@h'}]",
+        "upstreams: [{name: a.b, targets: [{target: 'user:%s@h'}]}]",
+        "plugins: [{name: http-log, config: {http_endpoint: 'ftp://u:%s@h'}}]",
+        "plugins: [{name: tcp-log, config: {port: 1, host: 'u:%s@h'}}]",
+    ],
+)
+def test_a_secret_in_a_wrong_place_is_in_no_message(line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load_text(f"{HEAD}{line.replace('%s', SECRET)}\n")
+    assert "cr3t" not in str(caught.value)
+
+
+def test_a_plugin_may_be_for_a_consumer_of_a_service_that_has_no_routes() -> None:
+    text = """\
+services: [{name: s, host: h}]
+consumers: [{username: c}]
+plugins: [{name: file-log, service: s, consumer: c, config: {path: /tmp/a}}]
+"""
+    proxy = Proxy.from_config(config.load_text(HEAD + text), transport=NOBODY)
+    assert [plugin.name for plugin in proxy.plugins] == ["file-log"]
+
+
 KEYS = [
     *("_format_version", "_transform", "_info", "services", "routes", "plugins"),
     *("consumers", "name", "id", "url", "host", "port", "path", "paths", "hosts"),
     *("headers", "methods", "protocols", "service", "route", "consumer", "config"),
     *("enabled", "tags", "model", "provider", "options", "auth", "header_name"),
     *("header_value", "route_type", "llm_format", "logging", "created_at", "reopen"),
+    *("keyauth_credentials", "key", "username", "custom_id", "anonymous", "key_names"),
+    *("upstreams", "targets", "target", "upstream", "weight", "hash_on", "algorithm"),
+    *("hash_on_header", "hash_on_cookie", "hash_fallback", "host_header", "slots"),
+    *("healthchecks", "active", "passive", "healthy", "interval", "http_statuses"),
+    *("certificates", "ca_certificates", "client_certificate", "cert", "cert_digest"),
+    *("tls_verify", "_plugin_configs", "_config", "_comment", "defaults", "snis"),
+    *("select_tags", "http_endpoint", "queue", "max_entries", "max_bytes", "timeout"),
+    *("custom_fields", "env", "header", "status_code", "body", "content_type", "echo"),
+    *("trigger", "allowed_payload_size", "size_unit", "generator", "regex_priority"),
 ]
 WORDS = [
     *("3.0", "a", "http://h/p", "http://[", "h:80", "::1", "1.2.3.4", "*.a", "a.*"),
     *("/", "//", "/é", "/%2", "~/(", "~/a(?<n>b)", "~/[[a]", "~*(", "~*^a", "GET"),
     *("file-log", "ai-proxy", "anthropic", "openai", "llm/v1/chat", "2023-06-01", ""),
     *("{vault://env/x}", "{vault://", "$(headers.x)", "\ud800", "\0", "é"),
+    *("key-auth", "http-log", "tcp-log", "correlation-id", "request-termination"),
+    *("request-size-limiting", "ai-statistics", "consumer", "cookie", "query_arg"),
+    *("http://u:p@h/p", "[::1]:80", "a.b:8001", "least-connections", "r\r\nb"),
+    *("~/a(?<uri_postfix>b)", "/tmp/x", "https", "tracker", "kilobytes", "PATH"),
+    *(PEM, "-----BEGIN PRIVATE KEY-----", "-----BEGIN CERTIFICATE-----"),
 ]
 LEAVES = (
     st.none()
     | st.booleans()
     | st.integers()
+    | st.sampled_from([10**400, 8000, 1])
     | st.floats()
     | st.sampled_from(WORDS)
     | st.text(max_size=4)
@@ -521,34 +599,81 @@ VALUES = st.recursive(
 )
 
 
-def entities(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    entity = st.fixed_dictionaries(
-        {}, optional={name: given | LEAVES for name, given in fields.items()}
+def records(
+    struct: Any, **fields: st.SearchStrategy[Any]
+) -> st.SearchStrategy[dict[str, Any]]:
+    """Mappings with the struct's fields, of which those that are given are so."""
+    known = dict.fromkeys(struct.__struct_fields__, VALUES) | fields
+    return st.dictionaries(st.sampled_from(sorted(known)), VALUES, max_size=3).flatmap(
+        lambda given: st.fixed_dictionaries(
+            {name: st.just(value) for name, value in given.items()}
+            | {name: value | LEAVES for name, value in fields.items()}
+        )
     )
-    return st.lists(entity | VALUES, max_size=2)
 
 
-PLUGINS = entities(
-    name=st.sampled_from(["file-log", "ai-proxy"]),
-    config=VALUES,
-    service=VALUES,
-    route=VALUES,
-    id=VALUES,
+def entities(
+    struct: Any, **fields: st.SearchStrategy[Any]
+) -> st.SearchStrategy[list[Any]]:
+    return st.lists(records(struct, **fields) | VALUES, max_size=2)
+
+
+NAMES = st.sampled_from(["a", "b", "h", None])
+REFERENCES = NAMES | st.fixed_dictionaries({"name": NAMES}) | VALUES
+
+
+def plugin_entries(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    settings = registry.plugin(name).Config
+    return records(
+        PluginEntry,
+        name=st.just(name),
+        config=records(settings) | VALUES,
+        **dict.fromkeys(PARENTS["plugins"], REFERENCES),
+    )
+
+
+PLUGINS = st.lists(
+    st.one_of(*map(plugin_entries, registry.plugin_names())) | VALUES, max_size=2
 )
 ROUTES = entities(
-    name=LEAVES,
+    Route,
+    name=NAMES,
     paths=st.lists(LEAVES, max_size=2),
     hosts=st.lists(LEAVES, max_size=2),
     headers=st.dictionaries(st.text(max_size=2), st.lists(LEAVES, max_size=2)),
     plugins=PLUGINS,
-    service=VALUES,
+    service=REFERENCES,
 )
 SERVICES = entities(
-    name=LEAVES, url=LEAVES, host=LEAVES, path=LEAVES, routes=ROUTES, plugins=PLUGINS
+    Service,
+    name=NAMES,
+    host=NAMES,
+    routes=ROUTES,
+    plugins=PLUGINS,
+    client_certificate=REFERENCES,
+    ca_certificates=st.lists(REFERENCES, max_size=2),
 )
+CREDENTIALS = entities(KeyAuthCredential, key=LEAVES, consumer=REFERENCES)
+CONSUMERS = entities(
+    Consumer, username=NAMES, keyauth_credentials=CREDENTIALS, plugins=PLUGINS
+)
+TARGETS = entities(Target, target=LEAVES, upstream=REFERENCES)
+UPSTREAMS = entities(Upstream, name=NAMES, targets=TARGETS)
 DOCUMENTS = st.fixed_dictionaries(
-    {"_format_version": st.just("3.0")},
-    optional={"services": SERVICES, "routes": ROUTES, "plugins": PLUGINS},
+    {"_format_version": st.sampled_from(["3.0", "1.1"])},
+    optional={
+        "services": SERVICES,
+        "routes": ROUTES,
+        "plugins": PLUGINS,
+        "consumers": CONSUMERS,
+        "keyauth_credentials": CREDENTIALS,
+        "upstreams": UPSTREAMS,
+        "targets": TARGETS,
+        "certificates": entities(Certificate, cert=st.just(PEM), key=LEAVES, id=NAMES),
+        "ca_certificates": entities(CACertificate, cert=st.just(PEM), id=NAMES),
+        "_info": VALUES,
+        "_plugin_configs": VALUES,
+    },
 ) | st.dictionaries(st.sampled_from(KEYS), VALUES)
 
 
@@ -568,15 +693,34 @@ def loaded_or_refused(
 @example({"routes": [{"hosts": ["a:" + "9" * 5000]}], "_format_version": "3.0"})
 @example({"routes": [{"paths": ["~/a{99999999999}"]}], "_format_version": "3.0"})
 @example({"routes": [{"headers": {"x": ["~*("]}}], "_format_version": "3.0"})
+@example({"routes": [{"paths": ["~/(?<uri_postfix>a)"]}], "_format_version": "3.0"})
+@example({"plugins": [{"name": "http-log", "config": {"timeout": 10**400}}]})
+@example(
+    {"plugins": [{"name": "file-log", "config": {"custom_fields": {"9" * 5000: []}}}]}
+)
+@example(
+    {
+        "plugins": [
+            {
+                "name": "tcp-log",
+                "config": {
+                    "host": "h",
+                    "port": 1,
+                    "custom_fields": {"a": {"env": "\ud800"}},
+                },
+            }
+        ]
+    }
+)
 def test_any_mapping_loads_or_is_refused_with_paths(data: dict[Any, Any]) -> None:
     loaded, found = loaded_or_refused(config.load_mapping, data)
     assert all(problem.path for problem in found)
     if loaded is None:
         assert found
         return
-    # What was accepted can be used.
-    Router([(route, s) for s in loaded.services for route in s.routes])
-    Router([(route, None) for route in loaded.routes])
+    # What was accepted can be used, unless plugins do not fit together.
+    with suppress(ConfigError):
+        Proxy.from_config(loaded, transport=NOBODY).close()
 
 
 FRAGMENTS = [

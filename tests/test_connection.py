@@ -861,3 +861,17 @@ def test_an_upgrade_that_is_asked_for_is_named_as_the_connections() -> None:
         for _ in range(2):  # the connection stays as it is
             wire.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert wire.answer().headers["connection"] == "Upgrade"
+
+
+@pytest.mark.parametrize("before", [b"", b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_a_refusal_of_a_head_request_has_no_body(before: bytes) -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "0")])
+        return []
+
+    twice = b"HEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"
+    refused = exchange(application, before + twice)
+    assert refused.endswith(b"\r\n\r\n")
+    assert b"400 Bad Request" in refused
+    unknown = exchange(application, before + b"no HTTP\r\n\r\n")
+    assert b"\r\n\r\nBad request" in unknown

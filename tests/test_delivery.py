@@ -248,3 +248,54 @@ os.wait()
 @pytest.mark.parametrize(("given", "expected"), [(1500, 1.5), (0, 60.0), (-1, 60.0)])
 def test_time_outs(given: float, expected: float) -> None:
     assert seconds(given) == expected
+
+
+def test_a_sender_that_can_not_be_made_is_asked_for_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sink = Sink()
+    failures = [ValueError("c4nary")]
+
+    def make() -> Sink:
+        if failures:
+            raise failures.pop()
+        return sink()
+
+    delivery = Delivery("test", make)
+    delivery.put(b"1")
+    delivery.put(b"2")
+    delivery.close()
+    assert sink.batches == [[b"2"]]
+    assert "ValueError at" in caplog.text
+    assert "1 were lost" in caplog.text
+    assert "c4nary" not in caplog.text
+
+
+def test_queues_that_end_together_share_their_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sinks = [Sink(), Sink(), Sink()]
+    deliveries = [Delivery("test", sink) for sink in sinks]
+    for sink, delivery in zip(sinks, deliveries, strict=True):
+        sink.open.clear()
+        delivery.put(b"1")
+    began = time.monotonic()
+    for delivery in deliveries:
+        delivery.prepare_close()
+    deliveries[0].put(b"late")
+    for delivery in deliveries:
+        delivery.close(0.3)
+    assert time.monotonic() - began < 0.8
+    assert caplog.text.count("1 were lost") == 4
+    for sink in sinks:
+        sink.open.set()
+
+
+def test_an_entry_between_the_two_steps_of_a_stop_is_delivered() -> None:
+    sink = Sink()
+    delivery = Delivery("test", sink)
+    delivery.put(b"1")
+    delivery.prepare_close()
+    delivery.put(b"2")
+    delivery.close()
+    assert sorted(sink.batches) == [[b"1"], [b"2"]]

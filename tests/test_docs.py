@@ -26,7 +26,7 @@ from msgspec import inspect
 from werkzeug.test import Client
 
 import kongai
-from kongai import Proxy, cli, config, declaration, registry, testing
+from kongai import Proxy, cli, declaration, registry, testing
 from kongai.entities import (
     STRUCTS,
     CACertificate,
@@ -361,26 +361,6 @@ def test_providers_and_formats_are_documented(key: str, names: list[str]) -> Non
     assert [name for name in names if f"`{name}`" in meaning] == names
 
 
-def test_teams_have_keys_of_their_own_and_the_providers_stays_here(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (file,) = blocks_of(section(CONFIG, "key-auth"), "yaml")
-    monkeypatch.setenv("DECK_SEARCH_TEAM_KEY", "the team's key")
-    monkeypatch.setenv("ANTHROPIC_KEY", "the provider's key")
-    transport, sink = MockTransport(lambda _: answer(b"{}")), ListSink()
-    proxy = Proxy.from_config(config.load_text(file), sinks=[sink], transport=transport)
-    path = "/anything/v1/messages"
-    ask(proxy, path, json=question(), headers={"x-api-key": "the provider's key"})
-    assert sink[-1]["response"]["status"] == 401
-    ask(proxy, path, json=question(), headers={"x-api-key": "the team's key"})
-    assert sink[-1]["consumer"]["username"] == "search-team"
-    [sent] = transport.requests
-    keys = [value for name, value in sent.headers if name.lower() == "x-api-key"]
-    assert keys == ["the provider's key"]
-    assert "the team's key" not in json.dumps(sink)
-    assert "the provider's key" not in json.dumps(sink)
-
-
 def refused_keys() -> set[str]:
     structs = [registry.plugin(name).Config for name in PLUGINS]
     structs += STRUCTS.values()
@@ -671,6 +651,15 @@ def test_jq_lists_what_went_wrong(log: Path) -> None:
         [200, "200", "upstream_cut"],
         [502, ", ".join(["502"] * 6), "connect"],
     ]
+
+
+def test_jq_adds_up_what_each_team_costs(log: Path) -> None:
+    nobody, team = jq("What each team has cost", README, log)
+    assert nobody == {
+        "team": None,
+        "usd": pytest.approx(sum(usage["cost"] for _, usage, _ in usages())),
+    }
+    assert team == {"team": "a", "usd": 0}
 
 
 def test_jq_counts_tokens_by_day(log: Path) -> None:

@@ -31,8 +31,8 @@ from click.testing import CliRunner
 from flask import Flask
 from werkzeug.test import Client
 
-from kongai import AIProxy, FileSink, Proxy, Route, cli
-from kongai.testing import EchoLLM, events, serve_live
+from kongai import AIProxy, FileSink, Proxy, Route, cli, config
+from kongai.testing import EchoLLM, MockTransport, answer, events, serve_live
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -282,6 +282,68 @@ def test_the_file_is_what_serve_runs_without_a_file() -> None:
     ready_made = files("kongai").joinpath("howto.yml").read_text("utf-8")
     example = (EXAMPLES / "kong.yml").read_text("utf-8")
     assert yaml.safe_load(example) == yaml.safe_load(ready_made)
+
+
+# Teams
+
+TEAM_KEYS = {
+    "ANTHROPIC_KEY": "provider-key",
+    "DECK_SEARCH_KEY": "search-key",
+    "DECK_ADS_KEY": "ads-key",
+}
+
+
+@pytest.fixture
+def teams(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The example's file, whose keys are set."""
+    for name, value in TEAM_KEYS.items():
+        monkeypatch.setenv(name, value)
+    return (EXAMPLES / "teams.yml").read_text("utf-8")
+
+
+def test_each_team_has_its_key_and_the_providers_stays_with_the_gateway(
+    teams: str, tmp_path: Path
+) -> None:
+    text = teams.replace("/tmp/claude.json", str(tmp_path / "claude.json"))
+    upstream = MockTransport(lambda _: answer(b'{"type": "message"}'))
+    big = {**QUESTION, "system": "x" * 256 * 1024}
+    asked = [
+        ("search-key", QUESTION, 200),
+        ("search-key", big, 200),
+        ("ads-key", QUESTION, 200),
+        ("ads-key", big, 413),
+        ("provider-key", QUESTION, 401),
+    ]
+    proxy = Proxy.from_config(config.load_text(text), transport=upstream)
+    with closing(proxy):
+        for key, body, status in asked:
+            with Client(proxy).post(
+                "/anything/v1/messages", json=body, headers={"x-api-key": key}
+            ) as reply:
+                assert reply.status_code == status
+                reply.get_data()
+    records = logged(tmp_path, len(asked))
+    assert [record.get("consumer", {}).get("username") for record in records] == [
+        *("search", "search", "ads", "ads"),
+        None,
+    ]
+    sent = [dict(request.headers)["x-api-key"] for request in upstream.requests]
+    assert sent == ["provider-key"] * 3
+    assert not [key for key in TEAM_KEYS.values() if key in json.dumps(records)]
+
+
+def test_a_team_is_turned_off_by_taking_the_comment_away(
+    teams: str, tmp_path: Path
+) -> None:
+    _, mark, rest = teams.partition("      # - name: request-termination")
+    off = teams.replace(mark + rest, (mark + rest).replace("      # ", "      "))
+    text = off.replace("/tmp/claude.json", str(tmp_path / "claude.json"))
+    with closing(Proxy.from_config(config.load_text(text))) as proxy:
+        reply = Client(proxy).post(
+            "/anything/v1/messages", json=QUESTION, headers={"x-api-key": "ads-key"}
+        )
+    assert reply.status_code == 403
+    assert "has used up its budget" in reply.get_data(as_text=True)
 
 
 def test_the_demonstration_answers_the_curl_of_the_readme(demo: str) -> None:

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Request
 from kongai import Exchange, Route, Service
 from kongai.errors import BodyIncomplete, RequestRejected
 from kongai.exchange import (
+    Attempt,
     BodyAlreadyRead,
     BodyTooLarge,
     LogFields,
@@ -310,3 +311,28 @@ def test_an_upstream_request_waits_as_long_as_kong() -> None:
     assert (request.connect_timeout, request.read_timeout) == (60.0, 60.0)
     assert request.verify is True
     assert request.body is None
+
+
+def test_all_is_closed_even_if_something_can_not_be() -> None:
+    closed: list[int] = []
+    exchange = Exchange(Request({}))
+
+    def broken() -> None:
+        raise ConnectionError
+
+    exchange.to_close += [lambda: closed.append(1), broken, lambda: closed.append(2)]
+    with pytest.raises(ConnectionError):
+        exchange.let_go()
+    assert closed == [2, 1]
+    exchange.let_go()
+    assert closed == [2, 1]
+
+
+def test_what_travels_shows_no_credentials_when_it_is_printed() -> None:
+    headers = [("Authorization", "c4nary")]
+    request = UpstreamRequest("GET", "http", "h", 80, "/?key=c4nary", headers)
+    exchange = Exchange(
+        Request({}), target="/?key=c4nary", secret_values=frozenset({"c4nary"})
+    )
+    exchange.upstream_request = request
+    assert "c4nary" not in repr((exchange, request, Attempt(request)))

@@ -321,3 +321,60 @@ def test_a_view_may_be_no_route_of_the_gateway() -> None:
     assert response.status_code == 404
     assert response.get_json()["message"] == "no Route matched with those values"
     assert len(records) == 1
+
+
+# Kong's other plugins
+
+
+GUARDED = {
+    "_format_version": "3.0",
+    "services": [
+        {
+            "name": "s",
+            "url": "http://up.test/base",
+            "routes": [{"name": "a", "paths": ["/a"]}, {"paths": ["/view/a"]}],
+            "plugins": [
+                {"name": "key-auth"},
+                {"name": "correlation-id", "config": {"echo_downstream": True}},
+            ],
+        }
+    ],
+    "consumers": [{"username": "ada", "keyauth_credentials": [{"key": "adas-key"}]}],
+}
+
+
+@pytest.mark.parametrize("base", ["/ai", "/view"], ids=["mounted", "in-a-view"])
+def test_a_guarded_gateway_in_an_application_lets_in_whom_it_knows(base: str) -> None:
+    records = ListSink()
+    upstream = MockTransport(lambda _: answer(b"{}"))
+    proxy = Proxy.from_config(GUARDED, sinks=[records], transport=upstream)
+    app = Flask(__name__)
+    app.add_url_rule("/view/<path:_>", view_func=lambda _: proxy.handle(request))
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/ai": proxy})
+    client = app.test_client()
+    for accept, kind in (
+        ("text/html", "text/html; charset=utf-8"),
+        ("text/plain", "text/plain; charset=utf-8"),
+        ("application/xml", "application/xml; charset=utf-8"),
+        ("*/*", "application/json; charset=utf-8"),
+    ):
+        with client.get(f"{base}/a/x", headers={"Accept": accept}) as refused:
+            assert refused.status_code == 401
+            assert refused.headers["WWW-Authenticate"] == "Key"
+            assert refused.headers["Content-Type"] == kind
+            assert "No API key found in request" in refused.get_data(as_text=True)
+    forged = {"X-Forwarded-For": "9.9.9.9", "X-Consumer-Username": "root"}
+    with client.get(f"{base}/a/x?apikey=adas-key&y=1", headers=forged) as reply:
+        assert reply.status_code == 200
+        assert reply.headers["Kong-Request-ID"]
+        assert reply.get_data() == b"{}"
+    (sent,) = upstream.requests
+    assert sent.target == "/base/x?y=1"
+    told = {name.lower(): value for name, value in sent.headers}
+    assert told["x-consumer-username"] == "ada"
+    assert told["x-forwarded-for"] == "9.9.9.9, 127.0.0.1"
+    assert told["x-forwarded-path"] == f"{base}/a/x"
+    assert told["x-forwarded-prefix"] == f"{base}/a"
+    assert records[-1]["consumer"]["username"] == "ada"
+    assert records[-1]["request"]["uri"] == f"{base}/a/x?apikey=REDACTED&y=1"
+    assert "adas-key" not in json.dumps([*records])

@@ -231,6 +231,19 @@ def test_the_stripped_prefix_is_told(
 def test_the_path_is_forwarded_as_it_came_with_the_mount_point() -> None:
     found = exchange(target="/mnt/a%2fb/../x?y=1", SCRIPT_NAME="/mnt")
     assert values(upstream(found), "x-forwarded-path") == ["/mnt/a%2fb/../x"]
+    found = exchange(target="/m%20n/x", SCRIPT_NAME="/m n")
+    assert values(upstream(found), "x-forwarded-path") == ["/m%20n/x"]
+
+
+@pytest.mark.parametrize(
+    ("strip", "prefix"), [(True, ["/mnt/a"]), (False, ["/mnt"])], ids=["strip", "keep"]
+)
+def test_the_mount_point_is_left_out_of_the_path_and_so_part_of_the_prefix(
+    strip: bool, prefix: list[str]
+) -> None:
+    route = Route(paths=["/a"], strip_path=strip)
+    found = exchange(target="/mnt/a/x", route=route, SCRIPT_NAME="/mnt")
+    assert values(upstream(found), "x-forwarded-prefix") == prefix
 
 
 CHUNKED = ("Transfer-Encoding", "chunked")

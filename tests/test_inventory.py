@@ -119,6 +119,28 @@ def test_consumers_are_checked_like_those_of_a_file(
     assert [problem.path for problem in caught.value.problems] == [path]
 
 
+def key(name: str, key: str) -> Consumer:
+    return Consumer(username=name, keyauth_credentials=[KeyAuthCredential(key=key)])
+
+
+@pytest.mark.parametrize(
+    ("consumers", "problem"),
+    [
+        ([key("a", "x"), key("a", "y")], "consumers: two consumers named 'a'"),
+        (
+            [key("a", "secret"), key("b", "secret")],
+            "consumers[1].keyauth_credentials[0].key: another credential has this key",
+        ),
+    ],
+)
+def test_two_consumers_have_no_name_or_key_in_common(
+    consumers: list[Consumer], problem: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        directory(consumers)
+    assert str(caught.value) == problem
+
+
 def everything(
     plugins: list[Plugin | Scoped] | None = None,
 ) -> tuple[list[Scoped], Service, Route, Consumer]:

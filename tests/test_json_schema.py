@@ -64,6 +64,11 @@ GOOD = [
     ),
     document(routes=[{"paths": ["/"], "service": {"id": "x"}, "sources": None}]),
     document(routes=[{"methods": ["GET", "GET"]}], plugins=None),
+    document(
+        upstreams=[{"name": "u", "targets": [{"target": "h:1", "weight": 5}]}],
+        targets=[{"target": "h:2", "upstream": "u"}],
+        services=[{"name": "s", "host": "u", "ca_certificates": None}],
+    ),
 ]
 
 
@@ -87,6 +92,12 @@ def test_what_is_right_is_right_for_both(data: Any) -> None:
         (document(routes=[{"protocols": ["ws"]}]), "routes.0.protocols.0"),
         (document(routes=[{"sources": ["x"]}]), "routes.0.sources"),
         (document(plugins=[{"name": "nope"}]), "plugins.0.name"),
+        (document(upstreams=[{"name": "u", "slots": 1}]), "upstreams.0.slots"),
+        (document(upstreams=[{"targets": []}]), "upstreams.0"),
+        (
+            document(services=[{"host": "h", "client_certificate": 5}]),
+            "services.0.client_certificate",
+        ),
         (
             document(plugins=[{"name": "file-log", "config": {"path": "a*"}}]),
             "plugins.0.config.path",

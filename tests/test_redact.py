@@ -122,3 +122,23 @@ def test_very_secrets_are_taken_out_wherever_they_stand() -> None:
         "c": "harmless",
         "d": 1.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("https://a/x?tok=s3cr3t#b", "https://a/x?tok=REDACTED#b"),
+        ("/x?a=1&%74ok=s3cr3t&b=2", "/x?a=1&%74ok=REDACTED&b=2"),
+        (
+            '<https://a?apikey=s3cr3t>; rel="next"',
+            '<https://a?apikey=REDACTED>; rel="next"',
+        ),
+        ("what? tok=1 is no argument", "what? tok=1 is no argument"),
+        ("/x?a=b", "/x?a=b"),
+    ],
+)
+def test_a_url_in_a_header_loses_its_secret_arguments(
+    value: str, expected: str
+) -> None:
+    also = frozenset({"tok"})
+    assert redact.header_value("Location", value, also) == expected

@@ -7,7 +7,7 @@ import pytest
 
 from kongai.errors import ConfigError
 from kongai.plugins.ai_proxy_config import AIProxyConfig, Auth
-from kongai.references import is_reference, resolve
+from kongai.references import is_reference, problem, resolve
 from kongai.schema import load
 
 ENVIRON = {
@@ -78,7 +78,7 @@ def test_what_a_reference_means(
         ("{vault://env/list/key}", "LIST has no string 'key'"),
         ("{vault://env/broken/key}", "BROKEN is not JSON"),
         ("{vault://env/deep/key}", "DEEP is not JSON"),
-        ("{vault://hcv/a/b}", "there is no such vault in kongai; it has 'env'"),
+        ("{vault://hcv/a/b}", "there is no vault 'hcv' in kongai; it has 'env'"),
         ("{vault://env}", "expected {vault://env/name}"),
     ],
 )
@@ -89,6 +89,20 @@ def test_a_reference_that_leads_nowhere_is_empty_and_a_warning(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == f"unable to resolve reference {reference}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [
+        ("{vault://env/nope}", None),
+        ("{vault://hcv/a}", "there is no vault 'hcv' in kongai; it has 'env'"),
+        ("{vault://env}", "expected {vault://env/name}"),
+    ],
+)
+def test_some_references_lead_nowhere_in_any_environment(
+    reference: str, text: str | None
+) -> None:
+    assert problem(reference) == text
 
 
 def test_a_name_that_no_variable_can_have_is_one_that_is_not_set(

@@ -155,13 +155,65 @@ def test_an_explanation_names_what_each_route_lacks_up_to_the_one_that_matches()
     }
     tried = router(routes).explain("GET", "a.t", "/a", {})
     assert [(found.route.name, found.path, found.objection) for found in tried] == [
-        ("both", "/a", "method GET is not one of ['PUT']"),
-        ("header", None, "header x-team is not there or has another value"),
+        ("both", "/a", "method GET is not one of PUT"),
+        ("header", None, "header x-team is not there"),
         ("two", "/a", None),
     ]
     assert [found.objection for found in router(routes).explain("GET", "b", "/c", {})][
         :4
     ] == ["no host fits 'b'"] * 4
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "reason"),
+    [
+        (
+            {"paths": ["/a"], "methods": ["GET"]},
+            {"paths": ["/a/b"]},
+            "a route by paths comes after one by paths and methods",
+        ),
+        (
+            {"hosts": ["h"]},
+            {"paths": ["/a"]},
+            "a route by paths comes after one by hosts",
+        ),
+        ({"hosts": ["h.t"]}, {"hosts": ["*.t"]}, "its host has a wildcard"),
+        ({"paths": ["~/a"]}, {"paths": ["/a/b"]}, "its path is no regular expression"),
+        (
+            {"paths": ["~/a"], "regex_priority": 1},
+            {"paths": ["~/a/b"]},
+            "its regex_priority is lower",
+        ),
+        ({"paths": ["/a/b"]}, {"paths": ["/a"]}, "its path is shorter"),
+        (
+            {"paths": ["/a"], "created_at": 1},
+            {"paths": ["/a"], "created_at": 2},
+            "it is younger",
+        ),
+        ({"paths": ["/a"]}, {"paths": ["/a"]}, "it has its turn later"),
+    ],
+)
+def test_of_two_routes_that_match_it_is_said_why_one_comes_later(
+    first: dict[str, Any], later: dict[str, Any], reason: str
+) -> None:
+    host = "h.t" if "h.t" in first.get("hosts", ()) else "h"
+    for routes in (
+        {"first": first, "later": later},
+        {"later": later, "first": first},
+    ):
+        both = router(routes)
+        found = both.match("GET", host, "/a/b", {})
+        assert found is not None
+        if reason != "it has its turn later":
+            assert found.route.name == "first"
+        (tried,) = both.outranked("GET", host, "/a/b", {})
+        assert tried.objection == reason
+
+
+def test_the_other_paths_of_the_route_that_wins_are_not_said_to_come_later() -> None:
+    one = router({"r": {"paths": ["/a", "/"]}})
+    assert one.outranked("GET", "h", "/a", {}) == []
+    assert one.outranked("GET", "h", "b", {}) == []
 
 
 def test_an_explanation_says_why_a_route_with_snis_has_no_turn() -> None:

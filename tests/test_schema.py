@@ -249,5 +249,10 @@ def test_a_reference_is_resolved_and_not_checked(
     ]
 
 
+def test_a_reference_to_another_vault_is_refused() -> None:
+    text = "there is no vault 'aws' in kongai; it has 'env'"
+    assert refused(Record, {"secret": "{vault://aws/name}"}) == [("secret", text)]
+
+
 def test_other_fields_take_a_reference_for_text() -> None:
     assert load(Record, {"name": "{vault://env/name}"}).name == "{vault://env/name}"

@@ -13,11 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from werkzeug.test import Client
 
 from kongai import Proxy, Route, Service
-from kongai.entities import CACertificate, Certificate
+from kongai.config import load_text
+from kongai.entities import CACertificate, Certificate, Target, Upstream
 from kongai.errors import UpstreamError
 from kongai.exchange import UpstreamRequest
 from kongai.testing import ListSink
@@ -345,3 +347,79 @@ def test_a_service_nobody_vouches_for_is_a_bad_gateway(
     assert response.status_code == 502
     assert record["kongai"]["ended"] == "tls"
     assert len(record["tries"]) == 1
+
+
+# From a file
+
+
+FILE = """
+_format_version: "3.0"
+ca_certificates:
+- {id: 11111111-1111-4111-8111-111111111111, cert: AUTHORITY}
+certificates:
+- {id: 22222222-2222-4222-8222-222222222222, cert: CLIENT, key: KEY}
+upstreams:
+- name: pool
+  host_header: localhost
+  targets: [{target: "127.0.0.1:PORT"}]
+services:
+- name: s
+  url: https://localhost:PORT
+  client_certificate: {id: 22222222-2222-4222-8222-222222222222}
+  ca_certificates: [11111111-1111-4111-8111-111111111111]
+  routes: [{name: r, paths: [/s]}]
+- name: pooled
+  host: pool
+  protocol: https
+  client_certificate: 22222222-2222-4222-8222-222222222222
+  ca_certificates: [11111111-1111-4111-8111-111111111111]
+  routes: [{name: pooled, paths: [/pooled]}]
+- name: stranger
+  url: https://localhost:PORT
+  client_certificate: 22222222-2222-4222-8222-222222222222
+  routes: [{name: stranger, paths: [/stranger]}]
+"""
+
+
+def test_what_a_file_says_of_certificates_holds() -> None:
+    sink = ListSink()
+    with tls_server(demands=True) as port:
+        text = FILE.replace("PORT", str(port))
+        for name, file in (
+            ("AUTHORITY", "authority.pem"),
+            ("CLIENT", "client.pem"),
+            ("KEY", "client.key"),
+        ):
+            text = text.replace(f": {name}", f": {json.dumps(PEM[file])}")
+        proxy = Proxy.from_config(load_text(text), sinks=[sink])
+        for path in ("/s", "/pooled"):
+            answer = Client(proxy).get(path, buffered=True)
+            assert (path, answer.status_code) == (path, 200)
+            assert json.loads(answer.data)["client"] == "the gateway"
+        assert Client(proxy).get("/stranger", buffered=True).status_code == 502
+        proxy.close()
+    assert [record["kongai"]["ended"] for record in sink] == ["ok", "ok", "tls"]
+    assert sink[0]["service"]["client_certificate"] == {
+        "id": "22222222-2222-4222-8222-222222222222"
+    }
+    assert not any(secret in json.dumps(sink) for secret in SECRETS)
+
+
+def test_a_name_that_targets_go_by_is_the_one_that_is_verified() -> None:
+    wrong = Upstream(
+        name="pool", host_header="elsewhere.example", targets=[Target(target="h:1")]
+    )
+    with tls_server() as port:
+        pool = [Target(target=f"127.0.0.1:{port}")]
+        upstream = msgspec.structs.replace(wrong, targets=pool)
+        service = Service(
+            host="pool",
+            protocol="https",
+            ca_certificates=[CACertificate(cert=PEM["authority.pem"])],
+            routes=[Route(paths=["/"])],
+        )
+        for name, status in (("elsewhere.example", 502), ("localhost", 200)):
+            named = msgspec.structs.replace(upstream, host_header=name)
+            proxy = Proxy([service], upstreams=[named])
+            assert Client(proxy).get("/").status_code == status
+            proxy.close()

@@ -41,6 +41,7 @@ def test_who_is_trusted(ips: list[str], ip: str, trusted: bool) -> None:
         (["192.0.2.7:4711"], "192.0.2.7", "192.0.2.7"),
         (["[2001:db8::1]:80"], "2001:db8::1", "2001:db8::1"),
         (["2001:db8::1"], "2001:db8::1", "2001:db8::1"),
+        (["fe80::1%eth0 <b>"], "fe80::1", "fe80::1"),
     ],
 )
 def test_the_client_is_who_a_trusted_peer_names(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from kongai.entities.types import Tags, Timestamp
+from kongai.references import is_reference
 
 
 class KeyAuthCredential(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +24,12 @@ class KeyAuthCredential(msgspec.Struct, frozen=True, kw_only=True):
     tags: Tags | None = None
     id: str | None = None
     created_at: Timestamp | None = None
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the whole: pairs of a field's path and the text."""
+        if is_reference(self.key):
+            # Everybody could guess it if it were taken for the key itself.
+            yield "key", _NO_REFERENCE
 
     def __repr__(self) -> str:
         return f"KeyAuthCredential(id={self.id!r})"
@@ -67,4 +74,5 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
             yield "", _NO_NAME
 
 
+_NO_REFERENCE = 'keys are no references; write ${{ env "DECK_..." }}'
 _NO_NAME = "at least one of these fields must be non-empty: 'custom_id', 'username'"

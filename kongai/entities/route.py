@@ -39,9 +39,13 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         plugins: plugins for this route alone.
     """
 
-    NOT_HERE: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("destinations", "sources"), NOT_HERE
-    )
+    NOT_HERE: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("destinations", "sources"), NOT_HERE),
+        **dict.fromkeys(
+            ("expression", "priority"),
+            f"{NOT_HERE}; write paths, hosts, methods, headers and regex_priority",
+        ),
+    }
 
     NOT_NULL: ClassVar[frozenset[str]] = frozenset(
         {
@@ -61,7 +65,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[
             Sequence[
                 Annotated[
-                    str, Meta(pattern=r"^[A-Z]+\Z", description="invalid value: {}")
+                    str,
+                    Meta(
+                        pattern=r"^[A-Z]+\Z",
+                        description="invalid value: {}; write it in upper case",
+                    ),
                 ]
             ],
             A_SET,

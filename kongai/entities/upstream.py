@@ -142,10 +142,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the whole: pairs of a field's path and Kong's text."""
         if not _is_target(self.target):
-            yield (
-                "target",
-                f"Invalid target ('{self.target}'); not a valid hostname or ip address",
-            )
+            # What precedes an @ is a password, if anything.
+            shown = self.target.rpartition("@")[2]
+            text = f"Invalid target ('{shown}'); not a valid hostname or ip address"
+            yield "target", text
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +201,11 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
             if header := getattr(self, field):
                 for text in criteria.check_header_name(header):
                     yield field, text
+        if cookie := self.hash_on_cookie:
+            for text in criteria.check_cookie_name(cookie):
+                yield "hash_on_cookie", text
+        for text in criteria.check_service_path(self.hash_on_cookie_path):
+            yield "hash_on_cookie_path", text
         yield from self._hashing_problems()
 
     def _hashing_problems(self) -> Iterator[tuple[str, str]]:

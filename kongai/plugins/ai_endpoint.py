@@ -11,7 +11,7 @@ from kongai import forwarding
 from kongai.balancer import Address, forward
 from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
-from kongai.incoming import query_without
+from kongai.incoming import query_arguments, query_without
 from kongai.llm.call import Call
 from kongai.plugins.ai_proxy_config import Target
 
@@ -87,7 +87,7 @@ class Endpoint:
             return query
         exchange.secret_names |= {name.lower()}
         exchange.secret_values |= {value, quote(value, safe="")}
-        if auth.allow_override and name in exchange.request.args:
+        if auth.allow_override and name in query_arguments(query or ""):
             return query
         others = filter(None, query_without(query or "", name).split("&"))
         return "&".join([*others, f"{quote(name, safe='')}={quote(value, safe='')}"])

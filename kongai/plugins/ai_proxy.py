@@ -76,6 +76,8 @@ class AIProxy(Plugin):
         self._answers = registry.format(self.config.provider.format)
         self._endpoint = Endpoint(self.config)
         self._statistics = Statistics(self.config)
+        names = (self.config.auth.header_name, self.config.auth.param_name)
+        self.secret_names = frozenset(name.lower() for name in names if name)
 
     def init_worker(self) -> None:
         """Load the price table."""

@@ -66,6 +66,13 @@ def problems(fields: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
             yield where, text
 
 
+def _is_set(name: str) -> bool:
+    try:
+        return name in os.environ
+    except UnicodeEncodeError:
+        return False
+
+
 def _problem(value: Any) -> str | None:
     if value is None or isinstance(value, (str, bool, int)):
         return None
@@ -76,6 +83,6 @@ def _problem(value: Any) -> str | None:
     ((kind, name),) = value.items()
     if kind not in ("header", "env") or not isinstance(name, str) or not name:
         return _EXPECTED
-    if kind == "env" and name not in os.environ:
+    if kind == "env" and not _is_set(name):
         return f"the environment variable {name} is not set; set it before the start"
     return None

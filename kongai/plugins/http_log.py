@@ -42,7 +42,7 @@ class HttpLogConfig(msgspec.Struct, frozen=True, kw_only=True):
         "client_certificate": NOT_HERE,
         "custom_fields_by_lua": fields.NO_LUA,
     }
-    REFERENCEABLE: ClassVar[frozenset[str]] = frozenset({"http_endpoint"})
+    REFERENCEABLE: ClassVar[frozenset[str]] = frozenset({"http_endpoint", "headers"})
 
     http_endpoint: Annotated[
         str, Meta(pattern=_WITH_HOST, description="missing host in url")
@@ -125,6 +125,10 @@ class HttpLog(Plugin):
         """Hand the record over to the queue."""
         self._fields.set(exchange)
         self._delivery.put(line(exchange)[:-1])
+
+    def prepare_close(self) -> None:
+        """Begin to deliver what is in the queue."""
+        self._delivery.prepare_close()
 
     def close(self) -> None:
         """Deliver what is in the queue, for a few seconds at most."""

@@ -91,11 +91,28 @@ class KeyAuth(Plugin):
     def __init__(self, config: KeyAuthConfig | None = None, /, **fields: Any) -> None:
         self.config = settings(KeyAuthConfig, config, fields)
         names = {name.lower() for name in self.config.key_names}
-        self._secret_names = frozenset(names | {_header(name) for name in names})
+        self.secret_names = frozenset(names | {_header(name) for name in names})
+
+    def explain(self, exchange: Exchange) -> Iterator[tuple[str, str]]:
+        """Whose key the request shows, or what becomes of it without one."""
+        instead = self.config.anonymous
+        end = "is answered with 401" if instead is None else f"counts as {instead}"
+        names = " or ".join(self.config.key_names)
+        text = f"without a key in {names} the request {end} ({self.name})"
+        try:
+            shown = self._first_shown(exchange)
+        except _Unauthorized:
+            shown = None
+        if shown is not None:
+            found = exchange.consumers.by_key(shown[1])
+            text = f"with this key in {shown[0]} the request {end} ({self.name})"
+            if found is not None:
+                name = found[0].username or found[0].custom_id
+                text = f"the key in {shown[0]} is that of {name} ({self.name})"
+        yield "consumer", text
 
     def access(self, exchange: Exchange) -> None:
         """Find out who sends the request, or refuse it."""
-        exchange.secret_names |= self._secret_names
         if exchange.request.method == "OPTIONS" and not self.config.run_on_preflight:
             _say(exchange, {})
             return
@@ -111,31 +128,36 @@ class KeyAuth(Plugin):
         else:
             _identify(exchange, consumer, credential)
 
-    def log(self, exchange: Exchange) -> None:
-        """Keep keys out of the record also where nobody has asked for them."""
-        exchange.secret_names |= self._secret_names
-
     def _authenticated(self, exchange: Exchange) -> tuple[Consumer, KeyAuthCredential]:
         key = self._key(exchange)
         if not key:
             raise self._unauthorized("No API key found in request")
         if len(key) >= _SHORTEST_SECRET:
-            exchange.secret_values |= {key, quote(key, safe="")}
-        found = exchange.consumers.by_key(key)
+            exchange.secret_values |= {key, quote(key, safe=""), _utf8(key)}
+        find = exchange.consumers.by_key
+        found = find(key) or find(_utf8(key))
         if found is None:
             raise self._unauthorized("Unauthorized")
         return found
 
     def _key(self, exchange: Exchange) -> str | None:
         """The first key that the request shows, taken out if it is to be hidden."""
+        shown = self._first_shown(exchange)
+        if shown is None:
+            return None
+        name, key = shown
+        if self.config.hide_credentials:
+            self._hide(exchange, name)
+        return key
+
+    def _first_shown(self, exchange: Exchange) -> tuple[str, str] | None:
+        """The first key that the request shows, and the name that it has there."""
         for name in self.config.key_names:
             shown = self._shown(exchange, name)
             if len(shown) > 1 or any(isinstance(one, (list, dict)) for one in shown):
                 raise self._unauthorized("Duplicate API key found")
             if shown and isinstance(shown[0], str):
-                if self.config.hide_credentials:
-                    self._hide(exchange, name)
-                return shown[0]
+                return name, shown[0]
         return None
 
     def _shown(self, exchange: Exchange, name: str) -> list[Any]:
@@ -229,6 +251,14 @@ def _header_text(value: str) -> str:
     """A text as a header has it: UTF-8, and no line end or other control character."""
     safe = _CONTROL.sub(lambda found: quote(found.group()), value)
     return safe.encode().decode("latin-1")
+
+
+def _utf8(text: str) -> str:
+    """A text whose every character was read from one byte, as the UTF-8 it may be."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 def _content_type(exchange: Exchange) -> str:

@@ -52,6 +52,9 @@ class RequestTerminationConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the whole: pairs of a field's path and Kong's text."""
+        given = self.content_type or ""
+        if not (given.isascii() and given.isprintable()):
+            yield "content_type", "expected a media type"
         if self.message and (self.content_type or self.body):
             yield "", "message cannot be used with content_type or body"
         elif self.content_type and not self.body:

@@ -68,6 +68,10 @@ class TcpLog(Plugin):
         self._fields.set(exchange)
         self._delivery.put(line(exchange))
 
+    def prepare_close(self) -> None:
+        """Begin to deliver what is in the queue."""
+        self._delivery.prepare_close()
+
     def close(self) -> None:
         """Deliver what is in the queue, for a few seconds at most."""
         self._delivery.close()

@@ -89,6 +89,11 @@ NO_IP = f"{NONE}, consumer, header, cookie, path, query_arg, uri_capture"
 SAME = (
     "values of these fields must be distinct: 'hash_on_header', 'hash_fallback_header'"
 )
+ONLY = "allowed characters are A-Z, a-z, 0-9, '_', and '-'"
+BAD_COOKIE = f"bad cookie name 'a\r\nb: c', {ONLY}"
+BAD_PATH = (
+    "invalid path: '/\n' (characters outside of the reserved list of RFC 3986 found)"
+)
 BAD_NAME = "bad header name 'a b', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
 
 
@@ -124,6 +129,8 @@ def by_headers(first: str, second: str) -> dict[str, str]:
             {"hash_on_cookie_path": "x"},
             [("hash_on_cookie_path", "should start with: /")],
         ),
+        ({"hash_on_cookie": "a\r\nb: c"}, [("hash_on_cookie", BAD_COOKIE)]),
+        ({"hash_on_cookie_path": "/\n"}, [("hash_on_cookie_path", BAD_PATH)]),
         ({"host_header": "a b"}, [("host_header", "invalid hostname: a b")]),
         ({"host_header": "a:80"}, []),
         ({"slots": 9}, [("slots", "value should be between 10 and 65536")]),

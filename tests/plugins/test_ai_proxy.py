@@ -1501,3 +1501,23 @@ def test_a_prompt_that_is_not_utf_8_is_none() -> None:
     gateway = Gateway()
     got = gateway.ask(body=b'{"model": "m", "messages": ["\xff"]}')
     assert got.status == 400
+
+
+def test_a_key_that_another_plugin_has_hidden_is_no_key_for_the_provider() -> None:
+    auth = {
+        "param_name": "key",
+        "param_value": "ours",
+        "param_location": "query",
+        "allow_override": True,
+    }
+    gateway = Gateway(plugins=[HidesKey()], auth=auth)
+    gateway.ask("/anything/v1/models?key=of-the-gateway")
+    assert gateway.seen.target.endswith("/v1/models?key=ours")
+
+
+class HidesKey(Plugin):
+    name = "hides-key"
+    priority = 1000
+
+    def access(self, exchange: Exchange) -> None:
+        exchange.query = ""

@@ -14,6 +14,7 @@ from kongai.delivery import Queue
 from kongai.entities import Route, Service
 from kongai.errors import ConfigError
 from kongai.plugins.http_log import HttpLogConfig
+from kongai.schema import load
 from kongai.testing import MockTransport, answer
 from tests.live.upstream import Connection, FakeUpstream, Request
 from tests.live.waiting import wait_until
@@ -300,6 +301,25 @@ def test_the_endpoint_may_be_a_reference(
     ask(proxy)
     proxy.close()
     assert "http_endpoint is not a URL" in caplog.text
+
+
+def test_a_header_may_be_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_TOKEN", "Bearer t0ken\n")
+    log_headers = {
+        "Authorization": "{vault://env/log-token}",
+        "X-Site": "office",
+        "X-Not-Set": "{vault://env/nobody-set-this}",
+    }
+    config = load(HttpLogConfig, {"http_endpoint": URL, "headers": log_headers})
+    assert config.headers == {
+        "Authorization": "Bearer t0ken",
+        "X-Site": "office",
+        "X-Not-Set": "",
+    }
+    aws = {"http_endpoint": URL, "headers": {"X-A": "{vault://aws/a}"}}
+    assert problems("http-log", aws) == [
+        "headers.X-A: there is no vault 'aws' in kongai; it has 'env'"
+    ]
 
 
 def test_the_query_of_the_endpoint_is_not_sent_and_that_is_said(

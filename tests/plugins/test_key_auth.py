@@ -410,3 +410,43 @@ def test_settings_that_kong_refuses(fields: dict[str, Any], problem: str) -> Non
     with pytest.raises(ConfigError) as caught:
         KeyAuth(**fields)
     assert [str(one) for one in caught.value.problems] == [problem]
+
+
+def test_a_key_in_the_wrong_place_reaches_no_record_either() -> None:
+    records = ListSink()
+    proxy = Proxy(
+        [Service("http://up.test", routes=[Route(paths=["/r"], plugins=[key_only()])])],
+        [Route(paths=["/open"])],
+        consumers=[ALICE],
+        sinks=[records],
+        transport=MockTransport(lambda request: answer(b"")),
+    )
+    for target in ("/nowhere?x=c4nary", "/open?x=c4nary"):
+        Client(proxy).get(target, headers={"X": "c4nary"}).close()
+    assert len(records) == 2
+    assert "c4nary" not in json.dumps(records)
+
+
+def key_only() -> KeyAuth:
+    return KeyAuth(key_names=["X"])
+
+
+@pytest.mark.parametrize("spelling", ["header", "raw query", "escaped query"])
+def test_a_key_may_have_letters_beyond_ascii(spelling: str) -> None:
+    key = "schl\u00fcssel"
+    raw = key.encode().decode("latin-1")
+    proxy = Proxy(
+        [Service("http://up.test", routes=[Route(paths=["/"])])],
+        plugins=[KeyAuth()],
+        consumers=[consumer("alice", key)],
+        transport=MockTransport(lambda request: answer(b"")),
+    )
+    target, headers = "/", {}
+    if spelling == "header":
+        headers = {"apikey": raw}
+    else:
+        shown = raw if spelling == "raw query" else quote(key)
+        target = f"/?apikey={shown}"
+    environ = {"REQUEST_URI": target}
+    found = Client(proxy).get("/", headers=headers, environ_overrides=environ)
+    assert found.status_code == 200

@@ -234,6 +234,10 @@ def test_it_runs_after_who_the_client_is_was_asked() -> None:
         ({"content_type": "t"}, "content_type requires a body"),
         ({"echo": True, "body": "b"}, "echo cannot be used with content_type and body"),
         ({"echo": "x"}, "echo: expected a boolean"),
+        (
+            {"body": "b", "content_type": "a/b\r\nx: y"},
+            "content_type: expected a media type",
+        ),
         ({"bogus": 1}, "bogus: unknown field"),
     ],
 )
