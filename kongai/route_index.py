@@ -133,6 +133,11 @@ class Index:
         self._methods.add(bit, found.methods)
         self._snis.add(bit, found.snis)
 
+    @property
+    def asks_for_headers(self) -> bool:
+        """Whether any route does; else a request's need not be looked at."""
+        return bool(self._names)
+
     def plausible(self, request: Asked) -> Iterator[int]:
         """The numbers of the candidates that may fit, in the order to try them."""
         wildcards, beginnings = self._wildcards_of(request), self._beginnings(request)

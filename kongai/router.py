@@ -87,7 +87,8 @@ class Router:
             sni: the name of the TLS handshake, empty if there was none; None for plain
                 HTTP, for which a route's SNIs do not count.
         """
-        request = asked(method, host, path, headers.items(), sni)
+        given = headers.items() if self._index.asks_for_headers else ()
+        request = asked(method, host, path, given, sni)
         for number in self._index.plausible(request):
             found = self._candidates[number]
             if found.objection(request) is None:
