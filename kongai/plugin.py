@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
     from kongai.exchange import Attempt, Exchange, UpstreamRequest
+    from kongai.llm.formats import ErrorFormat
 
 PHASES = ("rewrite", "access", "balancer", "header_filter", "body_filter", "log")
 
@@ -40,6 +41,8 @@ class Plugin:
             run with what is configured for that consumer.
         secret_names: headers and query arguments, in lower case, that hold credentials;
             no record of the gateway shows them, that of another route neither.
+        error_format: how clients of its routes expect to be told of errors, those of
+            other plugins included; None for Kong's way.
         id: the plugin's id in records; given by the configuration.
         instance_name: a label of the user's own.
     """
@@ -50,6 +53,7 @@ class Plugin:
     authenticates: ClassVar[bool] = False
 
     secret_names: frozenset[str] = frozenset()
+    error_format: ErrorFormat | None = None
     id: str = ""
     instance_name: str | None = None
 
@@ -161,6 +165,8 @@ class Chain:
         ]
         if problems:
             raise ConfigError(problems)
+        formats = (plugin.error_format for plugin in self.plugins)
+        self.error_format = next(filter(None, formats), None)
         self.rewrite = self._compile("rewrite")
         self.access = self._compile("access")
         self.turns = tuple(

@@ -35,7 +35,7 @@ from kongai.errors import (
 from kongai.exchange import Exchange
 from kongai.incoming import client_headers, objection, raw_target, tls_name
 from kongai.log import serialize
-from kongai.plugin import Plugin
+from kongai.plugin import Chain, Plugin
 from kongai.router import Match, Router
 from kongai.scopes import Plugins, Scope, Scoped
 from kongai.sending import send
@@ -281,7 +281,7 @@ class Proxy:
 
     def _run(self, exchange: Exchange) -> Body:
         """Take an exchange from its route to the head of its answer."""
-        exchange.chain = self.scopes.chain(*_ids(exchange.match))
+        _go_through(exchange, self.scopes.chain(*_ids(exchange.match)))
         try:
             try:
                 chunks = self._answer(exchange)
@@ -325,7 +325,7 @@ class Proxy:
     def _narrow(self, exchange: Exchange, done: int) -> None:
         assert exchange.consumer is not None
         scope = Scope(*_ids(exchange.match), exchange.consumer.id)
-        exchange.chain = self.scopes.narrowed(exchange.chain, done, scope)
+        _go_through(exchange, self.scopes.narrowed(exchange.chain, done, scope))
 
     def _failed(self, exchange: Exchange, error: Exception) -> Iterator[bytes]:
         """Say an error to the client, and go on with the later phases."""
@@ -361,6 +361,13 @@ class Proxy:
             _guarded(log, exchange)
         for sink in self.sinks:
             _guarded(_emitting(sink), exchange)
+
+
+def _go_through(exchange: Exchange, chain: Chain) -> None:
+    """Let an exchange go through the plugins of a chain."""
+    exchange.chain = chain
+    if exchange.match is not None and chain.error_format is not None:
+        exchange.error_format = chain.error_format
 
 
 def _ids(match: Match | None) -> tuple[str | None, str | None]:

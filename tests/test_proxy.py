@@ -776,6 +776,36 @@ def test_errors_are_said_in_the_clients_format() -> None:
     }
 
 
+class Strict(Plugin):
+    name = "strict"
+    priority = 1000
+
+    def access(self, exchange: Exchange) -> Response | None:
+        raise RequestRejected("Unauthorized", status=401)
+
+
+class Formatted(Plugin):
+    """Of a lower priority than the one that refuses."""
+
+    name = "formatted"
+    error_format = anthropic
+
+
+def test_errors_of_other_plugins_are_said_in_the_clients_format_too() -> None:
+    refused = Gateway(hello, Strict(), Formatted()).ask()
+    assert json.loads(refused.body)["error"] == {
+        "type": "authentication_error",
+        "message": "Unauthorized",
+    }
+    assert json.loads(Gateway(hello, Strict()).ask().body)["message"] == "Unauthorized"
+
+
+def test_no_route_is_no_matter_of_the_clients_format() -> None:
+    """What is for every route says nothing of what is asked elsewhere."""
+    gateway = Gateway(hello, Formatted())
+    assert json.loads(gateway.ask("/elsewhere").body)["message"] == NO_ROUTE
+
+
 PING = b"event: ping\ndata: {}\n\n"
 
 

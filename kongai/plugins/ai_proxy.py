@@ -73,6 +73,7 @@ class AIProxy(Plugin):
             fields = _with_defaults(provider, fields)
         self.config = settings(AIProxyConfig, config, fields)
         self._format = self.config.client_format
+        self.error_format = self._format
         self._answers = registry.format(self.config.provider.format)
         self._endpoint = Endpoint(self.config)
         self._statistics = Statistics(self.config)
@@ -98,7 +99,6 @@ class AIProxy(Plugin):
 
     def access(self, exchange: Exchange) -> Response | None:
         """Check the request and find out what it asks for."""
-        exchange.error_format = self._format
         path = _below_route(exchange)
         request = exchange.request
         empty = (
