@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import zlib
 
+from werkzeug.datastructures import Headers
+
 MAX_DECODED = 64 * 1024 * 1024
 """The most that is decoded of one body, in bytes: a bomb ends here."""
 
 _ANY_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+
+
+def takes_gzip(headers: Headers) -> bool:
+    """Whether a client's `Accept-Encoding` has gzip in it, and not refused."""
+    for part in headers.get("accept-encoding", "").split(","):
+        coding, _, quality = part.partition(";")
+        if coding.strip().lower() == "gzip":
+            return quality.replace(" ", "").lower() not in ("q=0", "q=0.0")
+    return False
 
 
 class ContentDecoder:

@@ -81,6 +81,9 @@ class UpstreamResponse:
     """Gives the connection back, or closes it if the body was not read to its end."""
     peer: tuple[str, int] | None = None
     """Address and port of the upstream's end of the connection."""
+    speaks_within: Callable[[float], bool] | None = None
+    """Waits for so many seconds, and says whether something came; None where the
+    transport can only wait until it does."""
 
 
 @dataclass(slots=True)

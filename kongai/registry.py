@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-from kongai.llm.formats import Format
+from kongai.llm.formats import Format, ProviderFormat
 from kongai.plugin import Plugin
 
 _PLUGINS = {
@@ -29,7 +29,11 @@ _PLUGINS = {
     "request-termination": "kongai.plugins.request_termination:RequestTermination",
     "tcp-log": "kongai.plugins.tcp_log:TcpLog",
 }
-_FORMATS = {"anthropic": "kongai.llm.formats.anthropic"}
+_FORMATS = {
+    "anthropic": "kongai.llm.formats.anthropic",
+    "openai": "kongai.llm.formats.openai",
+}
+_PROVIDER_FORMATS = {**_FORMATS, "ollama": "kongai.llm.formats.ollama"}
 
 PLUGIN_GROUP = "kongai.plugins"
 
@@ -91,7 +95,7 @@ def _of_packages(path: tuple[str, ...]) -> dict[str, EntryPoint]:
 
 
 def format(name: str) -> Format:
-    """The module of a wire format.
+    """The module of a wire format that clients speak.
 
     Raises:
         UnknownName: there is no such format.
@@ -101,8 +105,19 @@ def format(name: str) -> Format:
     return cast("Format", import_module(_FORMATS[name]))
 
 
+def provider_format(name: str) -> ProviderFormat:
+    """The module of a wire format that providers speak.
+
+    Raises:
+        UnknownName: there is no such format.
+    """
+    if name not in _PROVIDER_FORMATS:
+        raise UnknownName(name, _PROVIDER_FORMATS)
+    return cast("ProviderFormat", import_module(_PROVIDER_FORMATS[name]))
+
+
 def format_names() -> list[str]:
-    """The names of all wire formats there are."""
+    """The names of all wire formats that clients speak."""
     return sorted(_FORMATS)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
@@ -112,6 +112,7 @@ class RequestsTransport:
             chunks=_chunks(raw),
             close=lambda: _close(raw),
             peer=_peer(raw),
+            speaks_within=_speaks_within(raw),
         )
 
     def close(self) -> None:
@@ -314,6 +315,12 @@ def _chunks(raw: HTTPResponse) -> Iterator[bytes]:
         raise UpstreamTruncated(ended="stream_idle_timeout") from error
     except (urllib3_errors.HTTPError, OSError, http.client.HTTPException) as error:
         raise UpstreamTruncated from error
+
+
+def _speaks_within(raw: HTTPResponse) -> Callable[[float], bool]:
+    answer = raw._original_response
+    assert isinstance(answer, Answer)
+    return answer.speaks_within
 
 
 def _close(raw: HTTPResponse) -> None:

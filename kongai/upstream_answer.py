@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import select
 import socket
 import time
 from contextlib import suppress
@@ -13,6 +14,7 @@ _MAX_INTERIM_ANSWERS = 10
 _MAX_LINE = 65536
 """Bytes of a line of a head, which are the standard library's limit."""
 _END = (b"\r\n", b"\n")
+_CHUNK_END = b"\r\n"
 # A field that is continued in another line begins with a blank, and is no longer HTTP
 # (RFC 9112, section 5.2).
 _FIELD = re.compile(rb"(?:[^\x00-\x20\x7f:]+:[^\x00\r\n]*)?\r?\n")
@@ -89,15 +91,36 @@ class Answer(http.client.HTTPResponse):
                 self._socket.shutdown(socket.SHUT_RDWR)
         super()._close_conn()  # type: ignore[misc]
 
+    def speaks_within(self, seconds: float) -> bool:
+        """Whether more of the body, or its end, comes within this time.
+
+        Args:
+            seconds: how long to wait for it.
+        """
+        if self.fp is None or self._socket.fileno() < 0:
+            return True
+        # What ends the last chunk has come with it, and is nothing new.
+        known = len(_CHUNK_END) if self.chunk_left == 0 else 0
+        if len(self._said()) > known:
+            return True
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        return bool(waiting.poll(seconds * 1000))
+
     def _says_more(self) -> bool:
+        return bool(self._said())
+
+    def _said(self) -> bytes:
+        """What has come already and is not read yet, or some of it."""
         timeout = self._socket.gettimeout()
         self._socket.settimeout(0)
         try:
-            return bool(self.fp.peek(1))
+            said: bytes = self.fp.peek(1)
         except OSError:
-            return False
+            return b""
         finally:
             self._socket.settimeout(timeout)
+        return said
 
     def begin(self) -> None:
         """Read the head."""

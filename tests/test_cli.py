@@ -74,8 +74,8 @@ PROBLEMS = [
         "did you mean 'ai-proxy'?"
     ),
     (
-        "13: services[0].plugins[1].config.llm_format: expected one of: anthropic "
-        "(Kong's others are not available in this version of kongai)"
+        "13: services[0].plugins[1].config.llm_format: expected one of: anthropic, "
+        "bedrock, cohere, gemini, huggingface, openai"
     ),
     (
         "16: services[0].plugins[1].config.model.optons: unknown field; "
@@ -123,7 +123,7 @@ def test_check_lists_all_problems_in_the_order_of_the_file(tmp_path: Path) -> No
     assert result.exit_code == 1
 
 
-NO_FORMAT = """\
+NO_VERSION = """\
 _format_version: "3.0"
 plugins:
   - name: ai-proxy
@@ -131,7 +131,6 @@ plugins:
       route_type: llm/v1/chat
       model:
         provider: anthropic
-        options: {anthropic_version: "2023-06-01"}
 """
 
 
@@ -153,10 +152,10 @@ plugins:
             ":3: services: given twice",
         ),
         (
-            NO_FORMAT,
+            NO_VERSION,
             (
-                ":4: plugins[0].config.llm_format: required: Kong's default, openai, "
-                "is not available in this version of kongai"
+                ":6: plugins[0].config.model.options: must set "
+                "'model.options.anthropic_version' for anthropic provider"
             ),
         ),
         (

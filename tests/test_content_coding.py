@@ -5,9 +5,10 @@ import zlib
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from werkzeug.datastructures import Headers
 
 from kongai import content_coding
-from kongai.content_coding import ContentDecoder
+from kongai.content_coding import ContentDecoder, takes_gzip
 from kongai.testing import chop
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -96,3 +97,21 @@ def test_a_bomb_ends_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded, decoder = decode("gzip", *chop(bomb, 1000, 20_000))
     assert len(decoded) == 100_000
     assert decoder.broken
+
+
+@pytest.mark.parametrize(
+    ("accept", "takes"),
+    [
+        ("gzip", True),
+        ("br, GZip;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0", False),
+        ("x-gzip", False),
+        ("identity", False),
+        ("*", False),
+        ("", False),
+    ],
+)
+def test_who_takes_gzip_says_so(accept: str, *, takes: bool) -> None:
+    assert takes_gzip(Headers([("Accept-Encoding", accept)])) is takes
+    assert not takes_gzip(Headers())

@@ -42,6 +42,7 @@ from kongai.plugin_entries import PluginEntry
 from kongai.plugins.correlation_id import CorrelationId
 from kongai.plugins.key_auth import KeyAuth
 from kongai.providers import PROVIDERS
+from kongai.providers.options import Databricks, Options
 from kongai.testing import EchoLLM, ListSink, MockTransport, answer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -361,6 +362,21 @@ def test_providers_and_formats_are_documented(key: str, names: list[str]) -> Non
     assert [name for name in names if f"`{name}`" in meaning] == names
 
 
+def test_providers_are_documented_with_their_addresses() -> None:
+    _, found, table = section(CONFIG, "ai-proxy").partition("\n### Providers\n")
+    assert found
+    shown = re.findall(r"^\| (\w+) \| `(\S+)` \|", table, re.MULTILINE)
+    options = Options(
+        azure_instance="INSTANCE",
+        azure_deployment_id="ID",
+        databricks=Databricks(workspace_instance_id="ID"),
+    )
+    assert dict(shown) == {
+        name: "upstream_url" if row.is_self_hosted(options) else row.url(options)
+        for name, row in PROVIDERS.items()
+    }
+
+
 def refused_keys() -> set[str]:
     structs = [registry.plugin(name).Config for name in PLUGINS]
     structs += STRUCTS.values()
@@ -476,7 +492,26 @@ def records() -> ListSink:
         transport=answering(b"{}", "application/json"),
     )
     ask(known, "/", headers={"apikey": "key-of-a"})
+    ask(on_azure(found), "/v1/messages", json=question(top_k=5))
     return found
+
+
+def on_azure(sink: ListSink) -> Proxy:
+    """A client of Anthropic's format on one of OpenAI's models."""
+    message = {"role": "assistant", "content": "Hello!"}
+    usage = {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 1, "audio_tokens": 0},
+    }
+    said = {"model": "gpt-4.1", "choices": [{"message": message}], "usage": usage}
+    options = {"azure_instance": "i", "azure_deployment_id": "d"}
+    plugin = kongai.AIProxy(
+        provider="azure", llm_format="anthropic", model={"options": options}
+    )
+    transport = answering(json.dumps(said).encode(), "application/json")
+    return Proxy(plugins=[plugin], sinks=[sink], transport=transport)
 
 
 A_KEY = KeyAuthCredential(key="key-of-a")
@@ -484,17 +519,20 @@ A_KEY = KeyAuthCredential(key="key-of-a")
 
 _MAPS = {"request.headers", "request.querystring", "response.headers"}
 _ENTITIES = {"consumer", "route", "service"}
+_DETAILS = {f"ai.proxy.usage.{of}_tokens_details" for of in ("prompt", "completion")}
+_OURS = {"cached_tokens", "cache_creation_tokens", "reasoning_tokens"}
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
     "number": (int, float),
     "boolean": (bool,),
+    "array": (list,),
 }
 
 
 def fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The fields of a record: a path and a value each, as the documents write them."""
-    if isinstance(value, list):
+    if isinstance(value, list) and path != "kongai.dropped":
         for item in value:
             yield from fields(item, f"{path}[]")
     elif not isinstance(value, dict):
@@ -503,7 +541,8 @@ def fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield f"{path}.*", value
     else:
         for name, item in value.items():
-            name = "*" if path in _MAPS else name
+            if path in _MAPS or (path in _DETAILS and name not in _OURS):
+                name = "*"
             yield from fields(item, f"{path}.{name}" if path else name)
 
 
@@ -626,7 +665,8 @@ def usages() -> list[tuple[dict[str, Any], dict[str, Any], str | None]]:
 
 def test_jq_adds_up_what_each_model_costs(log: Path) -> None:
     lines = jq("What each model has cost", README, log)
-    assert [line["model"] for line in lines] == ["claude-opus-4-5", "claude-sonnet-4-5"]
+    models = ["claude-opus-4-5", "claude-sonnet-4-5", "gpt-4.1"]
+    assert [line["model"] for line in lines] == models
     assert all(line["usd"] > 0 for line in lines)
     for line in lines:
         costs = [

@@ -332,6 +332,35 @@ def test_each_team_has_its_key_and_the_providers_stays_with_the_gateway(
     assert not [key for key in TEAM_KEYS.values() if key in json.dumps(records)]
 
 
+@pytest.mark.parametrize("model", ["claude-sonnet-4-5", "gpt-5-mini"])
+def test_claude_code_is_served_by_a_model_of_openais(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECK_OPENAI_API_KEY", "sk-openai-of-the-gateway")
+    text = (EXAMPLES / "openai.yml").read_text("utf-8")
+    text = text.replace("/tmp/claude.json", str(tmp_path / "claude.json"))
+    said = {"message": {"role": "assistant", "content": "Hello!"}}
+    upstream = MockTransport(lambda _: answer(json.dumps({"choices": [said]}).encode()))
+    with (
+        closing(Proxy.from_config(config.load_text(text), transport=upstream)) as proxy,
+        Client(proxy).post(
+            "/anything/v1/messages",
+            json={**QUESTION, "model": model},
+            headers={"x-api-key": "unused"},
+        ) as reply,
+    ):
+        assert reply.get_json()["content"] == [{"type": "text", "text": "Hello!"}]
+    (request,) = upstream.requests
+    assert (request.host, request.target) == ("api.openai.com", "/v1/chat/completions")
+    assert isinstance(request.body, bytes)
+    assert json.loads(request.body)["model"] == "gpt-5-mini"
+    head = {name.lower(): value for name, value in request.headers}
+    assert head["authorization"] == "Bearer sk-openai-of-the-gateway"
+    assert "x-api-key" not in head
+    (record,) = logged(tmp_path, 1)
+    assert record["ai"]["proxy"]["meta"]["request_model"] == "gpt-5-mini"
+
+
 def test_a_team_is_turned_off_by_taking_the_comment_away(
     teams: str, tmp_path: Path
 ) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import sys
+from inspect import isfunction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kongai import config, registry
 from kongai.errors import ConfigError
+from kongai.llm.formats import Format, ProviderFormat
 from kongai.plugin import Plugin
 from kongai.plugins.ai_proxy import AIProxy
 from kongai.plugins.file_log import FileLog
@@ -55,10 +58,35 @@ def test_every_name_leads_to_its_plugin() -> None:
 
 
 def test_every_format_has_the_functions_of_a_format() -> None:
-    assert registry.format_names() == ["anthropic"]
-    format = registry.format("anthropic")
-    for name in ("read_request", "error_body", "error_event", "stream_reader"):
-        assert callable(getattr(format, name))
+    assert registry.format_names() == ["anthropic", "openai"]
+    for name in registry.format_names():
+        assert registry.provider_format(name) is registry.format(name)
+        assert _functions(registry.format(name)) >= _of(Format)
+
+
+def test_a_format_may_be_one_that_no_client_speaks() -> None:
+    format = registry.provider_format("ollama")
+    assert _functions(format) >= _of(ProviderFormat)
+    with pytest.raises(registry.UnknownName):
+        registry.format("ollama")
+    with pytest.raises(registry.UnknownName):
+        registry.provider_format("gemini")
+
+
+def _functions(module: Any) -> set[str]:
+    return {name for name, value in vars(module).items() if callable(value)}
+
+
+def _of(protocol: type) -> set[str]:
+    """The functions that a protocol asks for."""
+    return {
+        name
+        for kind in protocol.__mro__
+        for name, value in vars(kind).items()
+        if getattr(kind, "_is_protocol", False)
+        and isfunction(value)
+        and not name.startswith("_")
+    }
 
 
 @pytest.mark.parametrize(

@@ -724,6 +724,57 @@ def test_an_event_is_there_as_soon_as_it_came(head: bytes) -> None:
     assert arrived == events
 
 
+@pytest.mark.parametrize(
+    "head", [CLOSE_DELIMITED, BY_LENGTH.replace(b"100", b"18"), BY_CHUNKS]
+)
+def test_who_reads_can_ask_whether_something_came(head: bytes) -> None:
+    """Events that came together are all there, whatever the socket says."""
+    may_speak, events = threading.Semaphore(0), [b"data: 1\n\n", b"data: 2\n\n"]
+
+    def handler(request: Request, connection: Connection) -> None:
+        connection.send(head)
+        assert may_speak.acquire(timeout=5)
+        for event in events:
+            connection.chunk(event) if head == BY_CHUNKS else connection.send(event)
+        assert may_speak.acquire(timeout=5)
+        connection.send(b"0\r\n\r\n" if head == BY_CHUNKS else b"")
+        connection.close()
+
+    with FakeUpstream(handler) as upstream, transport() as sender:
+        response = sender.send(asking(upstream))
+        speaks = response.speaks_within
+        assert speaks is not None
+        started = time.monotonic()
+        assert not speaks(0.1)
+        assert time.monotonic() - started >= 0.1
+        may_speak.release()
+        arrived = b""
+        while arrived != b"".join(events):
+            assert speaks(5)
+            arrived += next(response.chunks)
+        assert speaks(0.05) is (b"18" in head)
+        may_speak.release()
+        assert speaks(5)
+        assert list(response.chunks) == []
+        response.close()
+        assert speaks(5)
+
+
+def test_who_reads_over_tls_can_ask_too() -> None:
+    """All of a record is there once it is decrypted, and the socket is silent then."""
+    body = b"x" * 12_000
+    with tls_upstream(body) as (port, bundle), transport() as sender:
+        request = asking(port, scheme="https", host="localhost", verify=bundle)
+        response = sender.send(request)
+        assert response.speaks_within is not None
+        arrived = b""
+        while len(arrived) < len(body):
+            assert response.speaks_within(0.5)
+            arrived += next(response.chunks)
+        assert arrived == body
+        response.close()
+
+
 def test_a_connection_is_used_again_once_its_answer_was_read() -> None:
     def handler(request: Request, connection: Connection) -> None:
         connection.start_stream()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from kongai.llm.formats import AnswerReader
+from kongai.llm.formats import AnswerFacts, StreamFilter
+from kongai.llm.translate import StreamTranslator, Translation
 
 
 @dataclass(slots=True)
@@ -18,14 +19,26 @@ class Call:
     path: str
     """The provider's path, without the query."""
     chat: bool
-    """Whether it is a chat request, one that is read and counted."""
+    """Whether it is what the route is for: one that is read and counted."""
     body: bytes | None = None
     """The request's body as the provider gets it, if it was read."""
     request_model: str | None = None
     response_model: str | None = None
     streaming: bool = False
-    reader: AnswerReader | None = None
-    """Reads the answer along; there once a chat answer with status 200 is."""
+    reader: AnswerFacts | None = None
+    """What is known of the answer; there once a chat answer with status 200 is."""
+    translation: Translation | None = None
+    """Between the client and a provider of another format; None between equals."""
+    answer: bytes | None = None
+    """The whole answer, where it was translated."""
+    events: StreamTranslator | None = None
+    """Translates the answer, where it is a stream."""
+    compressed: bool = False
+    """Whether the answer goes to the client in gzip, and comes otherwise."""
+    usage_hider: StreamFilter | None = None
+    """Takes out of the stream the usage that only the gateway has asked for."""
+    dropped: dict[str, None] = field(default_factory=dict)
+    """What could not be said in the other's format, by name."""
     asked: float | None = None
     """When the request was read."""
     first_token: float | None = None

@@ -7,6 +7,9 @@ from typing import Any
 
 CHARACTERS_PER_TOKEN = 4
 """Kong's estimate where a provider gives no count."""
+_TOKENS_PER_WORD = 1.8
+_TOKENS_PER_IMAGE = 1600
+"""The most that Anthropic counts for an image, whatever its size."""
 
 
 @dataclass(slots=True)
@@ -26,7 +29,12 @@ class Usage:
     reasoning_tokens: int = 0
     service_tier: str | None = None
     estimated: bool = False
-    """Whether `completion_tokens` was estimated from the length of the text."""
+    """Whether something of it was estimated from the length of the text."""
+    counted: bool = False
+    """Whether the provider gave any count at all."""
+    given_prompt_details: dict[str, int] = field(default_factory=dict)
+    given_completion_details: dict[str, int] = field(default_factory=dict)
+    """The details under the names that OpenAI's format has for them, zeros too."""
 
     @property
     def total_tokens(self) -> int:
@@ -44,15 +52,18 @@ class Usage:
         return self.prompt_tokens - self.cached_tokens - self.cache_creation_tokens
 
     def prompt_details(self) -> dict[str, Any]:
-        """Kong's `prompt_tokens_details`: what is not zero."""
+        """Kong's `prompt_tokens_details`: as given, or else what is not zero."""
         details = {
             "cached_tokens": self.cached_tokens,
             "cache_creation_tokens": self.cache_creation_tokens,
         }
-        return {name: count for name, count in details.items() if count}
+        counted = {name: count for name, count in details.items() if count}
+        return {**counted, **self.given_prompt_details}
 
     def completion_details(self) -> dict[str, Any]:
-        """Kong's `completion_tokens_details`: what is not zero."""
+        """Kong's `completion_tokens_details`: as given, or else what is not zero."""
+        if self.given_completion_details:
+            return dict(self.given_completion_details)
         return (
             {"reasoning_tokens": self.reasoning_tokens} if self.reasoning_tokens else {}
         )
@@ -61,3 +72,19 @@ class Usage:
 def estimate_tokens(characters: int) -> int:
     """About how many tokens a text of so many characters has."""
     return -(-characters // CHARACTERS_PER_TOKEN)
+
+
+def estimate_by_words(words: int, *, streamed: bool) -> int:
+    """Kong's estimate of a prompt, where a provider gives no count."""
+    return round(words * _TOKENS_PER_WORD) if streamed else words
+
+
+def estimate_prompt(texts_size: int, images: int = 0) -> int:
+    """About how many tokens a prompt has.
+
+    Args:
+        texts_size: bytes of UTF-8 of all its texts, names and schemas. Bytes and not
+            characters, because scripts beyond Latin take more tokens a character.
+        images: how many images it holds.
+    """
+    return estimate_tokens(texts_size) + images * _TOKENS_PER_IMAGE

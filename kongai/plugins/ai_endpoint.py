@@ -2,51 +2,107 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
+import msgspec
 from werkzeug.datastructures import Headers
 
-from kongai import forwarding
+from kongai import forwarding, registry
 from kongai.balancer import Address, forward
+from kongai.content_coding import takes_gzip
 from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
 from kongai.incoming import query_arguments, query_without
 from kongai.llm.call import Call
+from kongai.llm.json_fields import UNREADABLE, with_fields
 from kongai.plugins.ai_proxy_config import Target
+from kongai.plugins.ai_templates import is_template
+
+_BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
+# What a client calls a key may be a word; that is not taken out of the whole record.
+_SHORTEST_KEY = 8
+
+
+class _Own(NamedTuple):
+    """What clients of a format send that means something to its vendor alone."""
+
+    headers: re.Pattern[str]
+    credentials: tuple[str, ...]
+    """Headers with a key, the usual one first."""
+    arguments: tuple[str, ...] = ()
+
+
+_OWN = {
+    "anthropic": _Own(
+        re.compile("anthropic-.*", re.IGNORECASE),
+        ("x-api-key", "authorization"),
+        ("beta",),
+    ),
+    "openai": _Own(
+        re.compile("openai-(?:organization|project|beta)", re.IGNORECASE),
+        ("authorization",),
+    ),
+}
 
 
 class Endpoint:
     """A provider's API, as one target of the configuration reaches it.
 
-    The address is the provider's own, or that of `upstream_url`, which names the chat
-    endpoint; the API's other paths are found beside it.
+    The address is the provider's own, or that of `upstream_url`, which names the
+    endpoint of the route type; the API's other paths are found below its root.
+
+    Args:
+        target: the target; its templates have to be filled in before it is asked.
+        llm_format: the name of the format that clients speak. If it is not the
+            provider's, what they send for their vendor's eyes stays here.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, llm_format: str) -> None:
         self._target = target
+        self._provider = target.provider
+        translates = llm_format != target.provider_format
+        self._foreign = _OWN[llm_format] if translates else None
         options = target.model.options
-        chat_path = target.provider.chat_path
-        parts = urlsplit(options.upstream_url or target.provider.url)
-        scheme, host = parts.scheme, parts.hostname or ""
+        own = urlsplit(self._provider.url(options))
+        given, self._unknown = own, None
+        if is_template(options.upstream_url):
+            # Nobody knows yet; whoever asks without a request is shown the template.
+            self._unknown = options.upstream_url
+        elif options.upstream_url is not None:
+            given = urlsplit(options.upstream_url)
+        scheme, host = given.scheme or "http", given.hostname or ""
         self._address = Address(
             scheme,
             host,
-            parts.port or DEFAULT_PORTS[scheme],
+            given.port or DEFAULT_PORTS[scheme],
             # As Kong sends it: without the port, whatever that is.
             forwarding.host_header(scheme, host, DEFAULT_PORTS[scheme]),
         )
-        path = "/" + parts.path.lstrip("/")
-        given = (options.upstream_path or "") if path == "/" else path
-        self._chat_path = given or chat_path
-        self._base = given.rstrip("/").removesuffix(chat_path).rstrip("/")
+        endpoint = registry.provider_format(target.provider_format).ENDPOINTS[
+            target.route_type
+        ]
+        whole = options.upstream_path or ""
+        if given is not own and given.path.strip("/"):
+            whole = given.path
+        whole = "/" + whole.lstrip("/") if whole else own.path + endpoint
+        self._whole = whole
+        self._root = whole.rstrip("/").removesuffix(endpoint).rstrip("/")
 
-    def path(self, below_route: str, *, chat: bool) -> str:
-        """The API's path for a request's path below the route."""
-        return self._chat_path if chat else self._base + below_route
+    def path(self, api_path: str | None) -> str:
+        """The path of an endpoint.
+
+        Args:
+            api_path: where below the API's root; None for that of the route type.
+        """
+        return self._whole if api_path is None else self._root + api_path
 
     def url(self, path: str) -> str:
         """Where a path of the API is, for people."""
+        if self._unknown is not None:
+            return self._unknown
         scheme, host, port, _ = self._address
         return f"{scheme}://{forwarding.bracketed(host)}:{port}{path}"
 
@@ -55,23 +111,32 @@ class Endpoint:
     ) -> Generator[UpstreamRequest, Attempt, None]:
         """A balancer for this endpoint alone, by the rules of the route's service."""
         path, query = call.path, self._query(exchange)
+        body = self._body(exchange, call)
         return forward(
             exchange,
             self._address,
             path if query is None else f"{path}?{query}",
-            headers=self._headers(exchange, call),
-            body=call.body,
+            headers=self._headers(exchange, call, body),
+            body=body,
         )
 
-    def _headers(self, exchange: Exchange, call: Call) -> Headers:
+    def _headers(self, exchange: Exchange, call: Call, body: bytes | None) -> Headers:
         """The client's headers as the provider gets them."""
         headers, auth = exchange.headers.copy(), self._target.auth
-        version = self._target.model.options.anthropic_version
-        if self._target.provider.version_header and version is not None:
-            headers[self._target.provider.version_header] = version
+        options = self._target.model.options
+        if self._foreign is not None:
+            self._hold_back(headers, self._foreign)
+        if self._provider.version_header and options.anthropic_version is not None:
+            headers[self._provider.version_header] = options.anthropic_version
+        if self._provider.name == "huggingface":
+            _set_flag(headers, "x-use-cache", options.huggingface.use_cache)
+            _set_flag(headers, "x-wait-for-model", options.huggingface.wait_for_model)
         if call.chat:
             # Whoever reads along needs the plain bytes; br and zstd can't be undone.
-            headers["Accept-Encoding"] = "identity"
+            gzip = takes_gzip(exchange.headers) and not call.streaming
+            headers["Accept-Encoding"] = "gzip, identity" if gzip else "identity"
+        if body is not None and body is not exchange.body:
+            headers["Content-Type"] = "application/json"
         if auth.header_name is not None and auth.header_value is not None:
             exchange.secret_names |= {auth.header_name.lower()}
             exchange.secret_values |= {auth.header_value}
@@ -79,15 +144,101 @@ class Endpoint:
                 headers[auth.header_name] = auth.header_value
         return headers
 
+    def _hold_back(self, headers: Headers, own: _Own) -> None:
+        """Leave out what is for the client's vendor: this is another one.
+
+        With a key of the configuration, the client's was for the gateway or for the
+        vendor. Without, it must be the provider's, in the form that the client knows.
+        """
+        auth, wanted = self._target.auth, self._provider.credential
+        for name in {name for name, _ in headers if own.headers.fullmatch(name)}:
+            del headers[name]
+        configured = auth.header_name is not None or auth.param_name is not None
+        kept = (auth.header_name if configured else wanted) or ""
+        if not configured and wanted not in headers:
+            key = _key(headers, own)
+            if key is not None:
+                bearer = "Bearer " if wanted == "authorization" else ""
+                headers[wanted] = bearer + key
+        for name in own.credentials:
+            if name != kept.lower():
+                headers.pop(name, None)
+
     def _query(self, exchange: Exchange) -> str | None:
         """The client's query as the provider gets it."""
         auth, query = self._target.auth, exchange.query
+        for own in self._foreign.arguments if self._foreign else ():
+            query = query_without(query or "", own) or None
+        if self._provider.version_argument is not None:
+            version = self._target.model.options.azure_api_version
+            query = _with_argument(
+                query, self._provider.version_argument, version, keeps=True
+            )
         name, value = auth.param_name, auth.param_value
-        if name is None or value is None:
+        if auth.param_location != "query" or name is None or value is None:
             return query
         exchange.secret_names |= {name.lower()}
         exchange.secret_values |= {value, quote(value, safe="")}
-        if auth.allow_override and name in query_arguments(query or ""):
-            return query
-        others = filter(None, query_without(query or "", name).split("&"))
-        return "&".join([*others, f"{quote(name, safe='')}={quote(value, safe='')}"])
+        return _with_argument(query, name, value, keeps=auth.allow_override)
+
+    def _body(self, exchange: Exchange, call: Call) -> bytes | None:
+        """The body as the provider gets it; None for one that nobody has read."""
+        auth, body = self._target.auth, call.body
+        name, value = auth.param_name, auth.param_value
+        if auth.param_location != "body" or name is None or value is None:
+            return body
+        if body is None:
+            return None
+        written = msgspec.json.encode(value).decode()[1:-1]
+        exchange.secret_names |= {name.lower()}
+        exchange.secret_values |= {value, written}
+        given = _member(exchange.body or b"", name)
+        if given is None or not auth.allow_override:
+            return with_fields(body, {name: value})
+        written = bytes(given).decode()
+        if written.startswith('"') and len(written) > _SHORTEST_KEY:
+            exchange.secret_values |= {written[1:-1]}
+        return body if self._foreign is None else with_fields(body, {name: given})
+
+
+def _key(headers: Headers, own: _Own) -> str | None:
+    """The client's key, in whichever of its vendor's forms."""
+    for name in own.credentials:
+        value = headers.get(name)
+        if value is not None and name != "authorization":
+            return value
+        bearer = _BEARER.fullmatch(value or "")
+        if bearer is not None:
+            return bearer.group(1)
+    return None
+
+
+def _set_flag(headers: Headers, name: str, value: bool | None) -> None:
+    if value is not None:
+        headers[name] = "true" if value else "false"
+
+
+def _with_argument(query: str | None, name: str, value: str, *, keeps: bool) -> str:
+    """A query with an argument set.
+
+    Args:
+        query: the query.
+        name: the argument's name.
+        value: its value.
+        keeps: whether one that is there already stays as it is.
+    """
+    given = query or ""
+    if keeps and name in query_arguments(given):
+        return given
+    others = filter(None, query_without(given, name).split("&"))
+    return "&".join([*others, f"{quote(name, safe='')}={quote(value, safe='')}"])
+
+
+def _member(body: bytes, name: str) -> msgspec.Raw | None:
+    """A member of a JSON object as it is written; None if it is null or missing."""
+    try:
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except UNREADABLE:
+        return None
+    found = members.get(name, msgspec.Raw(b"null"))
+    return None if bytes(found) == b"null" else found

@@ -1,46 +1,57 @@
 """`ai-proxy`: sends requests to an LLM provider, and accounts for the answers.
 
-The client speaks the provider's own format here, so the body goes up byte for byte and
-comes down byte for byte, event by event. What the record needs is read from a copy.
+Where the client speaks the provider's own format, the body goes up byte for byte and
+comes down byte for byte, event by event; what the record needs is read from a copy.
+Otherwise both are translated (`kongai.llm.translate`).
 
-Below the route, the provider's chat endpoint is what ``/v1/messages`` or nothing at all
-leads to, as in Kong. Every other path (``/v1/messages/count_tokens``, ``/v1/models``,
-batches, files) reaches the same path of the provider, untouched and uncounted.
+Below the route, what the route is for is what its path in the client's format or
+nothing at all leads to, as in Kong. Every other path of the API
+(``/v1/messages/count_tokens``, ``/v1/models``, batches, files) reaches the same path of
+a provider that speaks the same format, untouched and uncounted.
 """
 
 from __future__ import annotations
 
-import re
 import string
 import time
 from collections.abc import Generator, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from werkzeug.wrappers import Response
 
-from kongai import registry
-from kongai.content_coding import ContentDecoder
-from kongai.errors import RequestRejected, UpstreamTruncated
-from kongai.exchange import Attempt, BodyTooLarge, Exchange, UpstreamRequest
+from kongai import redact, registry
+from kongai.content_coding import ContentDecoder, takes_gzip
+from kongai.errors import RequestRejected
+from kongai.exchange import Attempt, Exchange, UpstreamRequest, UpstreamResponse
 from kongai.llm import pricing
 from kongai.llm.call import Call
-from kongai.llm.formats import AnswerReader, RequestFacts
+from kongai.llm.chat import Untranslatable
+from kongai.llm.translate import Translation
 from kongai.plugin import Plugin
+from kongai.plugins import ai_answer, ai_request
 from kongai.plugins.ai_endpoint import Endpoint
+from kongai.plugins.ai_paths import below_route
 from kongai.plugins.ai_proxy_config import AIProxyConfig
 from kongai.plugins.ai_statistics import Statistics
+from kongai.plugins.ai_templates import resolve, templated
 from kongai.providers import PROVIDERS
 from kongai.schema import settings
-from kongai.sse import is_event_stream
+from kongai.sse import CONTENT_TYPE
 
 # A client may name a model that a header can't; what it can't say is %-encoded.
 _PRINTABLE = string.punctuation + " "
 _LONGEST = 200
-_NO_PROMPT = "request body doesn't contain valid prompts"
-_NO_MODEL = "model parameter not found in request, nor in gateway configuration"
-_AMBIGUOUS = "request matches multiple LLM request formats"
-_NO_STREAMS = "response streaming is not enabled for this LLM"
+_JSON = "application/json"
+# What tells of the body as it was before it was translated.
+_OF_THE_BODY = ("Content-Length", "Content-Encoding", "Content-MD5", "ETag")
+
+
+class _Prepared(NamedTuple):
+    """The settings for one request, its templates filled in."""
+
+    config: AIProxyConfig
+    endpoint: Endpoint
 
 
 class AIProxy(Plugin):
@@ -72,10 +83,12 @@ class AIProxy(Plugin):
         if provider is not None:
             fields = _with_defaults(provider, fields)
         self.config = settings(AIProxyConfig, config, fields)
-        self._format = self.config.client_format
-        self.error_format = self._format
-        self._answers = registry.format(self.config.provider.format)
-        self._endpoint = Endpoint(self.config)
+        self.error_format = self._client = self.config.client_format
+        self._prepared = _Prepared(
+            self.config, Endpoint(self.config, llm_format=self.config.llm_format)
+        )
+        self._templated = templated(self.config)
+        self._provider = registry.provider_format(self.config.provider_format)
         self._statistics = Statistics(self.config)
         names = (self.config.auth.header_name, self.config.auth.param_name)
         self.secret_names = frozenset(name.lower() for name in names if name)
@@ -86,32 +99,40 @@ class AIProxy(Plugin):
             pricing.load()
 
     def explain(self, exchange: Exchange) -> Iterator[tuple[str, str]]:
-        """The provider's address, and how long a chat request may be."""
-        path = _below_route(exchange)
-        chat = self._is_chat(path)
-        yield "upstream", self._endpoint.url(self._endpoint.path(path, chat=chat))
+        """The provider's address, and how long a request may be."""
+        api_path = self._api_path(below_route(exchange))
+        try:
+            endpoint = self._prepare(exchange).endpoint
+        except RequestRejected as refusal:
+            yield "upstream", f"none: {refusal.status} {refusal.message}"
+            return
+        yield "upstream", endpoint.url(endpoint.path(api_path))
         limit = self.config.max_request_body_size
-        if chat and limit:
+        if api_path is None and limit:
             yield "limit", f"a body of {limit} bytes (max_request_body_size)"
-
-    def _is_chat(self, path: str) -> bool:
-        return path.rstrip("/") in ("", self.config.provider.chat_path)
 
     def access(self, exchange: Exchange) -> Response | None:
         """Check the request and find out what it asks for."""
-        path = _below_route(exchange)
+        path = below_route(exchange)
         request = exchange.request
         empty = (
             not request.content_length and "transfer-encoding" not in exchange.headers
         )
         if path == "" and request.method in ("GET", "HEAD") and empty:
             return _greeting()
-        chat = self._is_chat(path)
-        api_path = self._endpoint.path(path, chat=chat)
-        call = Call(self.config.model.provider, api_path, chat)
+        api_path = self._api_path(path)
+        prepared = exchange.state[self] = self._prepare(exchange)
+        call = Call(
+            prepared.config.model.provider,
+            prepared.endpoint.path(api_path),
+            api_path is None,
+        )
         exchange.llm = call
-        if chat:
-            self._read_request(exchange, call)
+        if api_path is None:
+            ai_request.prepare(exchange, call, prepared.config)
+            call.asked = time.perf_counter()
+        elif prepared.config.translates:
+            return self._answer_locally(exchange, api_path, prepared.config)
         return None
 
     def balancer(
@@ -121,103 +142,161 @@ class AIProxy(Plugin):
         call = exchange.llm
         if call is None:
             return None
-        return self._endpoint.send(exchange, call)
+        endpoint: Endpoint = exchange.state[self].endpoint
+        return endpoint.send(exchange, call)
 
     def header_filter(self, exchange: Exchange) -> None:
-        """Name the model that was asked, on an answer with status 200."""
+        """Name the model that was asked, on an answer with status 200; translate what
+        is not a stream."""
         call, response = exchange.llm, exchange.response
-        if call is None or exchange.source == "kong" or response is None:
+        if call is None or response is None:
             return
-        if call.chat and response.status_code == 200 and self.config.model_name_header:
-            model = quote((call.request_model or "")[:_LONGEST], safe=_PRINTABLE)
-            response.headers["X-Kong-LLM-Model"] = f"{call.provider}/{model}"
+        upstream = exchange.upstream_response
+        if exchange.source == "upstream" and upstream is not None and call.chat:
+            if upstream.status == 200:
+                self._name_model(call, response)
+            if call.translation is not None:
+                self._translate(exchange, call, call.translation)
+            elif call.usage_hider is not None:
+                _make_plain(call, upstream, response)
+        if call.translation is not None and _may_compress(exchange, response):
+            response.headers["Content-Encoding"] = "gzip"
+            response.headers.pop("Content-Length", None)
+            call.compressed = True
 
     def body_filter(
         self, exchange: Exchange, chunks: Iterator[bytes]
     ) -> Iterator[bytes]:
-        """Pass the answer on and read it along."""
-        call, upstream = exchange.llm, exchange.upstream_response
-        if call is None or exchange.source == "kong" or upstream is None:
+        """Pass the answer on and read it along, or translate it."""
+        call = exchange.llm
+        if call is None:
             return chunks
-        if self.config.logging.log_payloads:
-            call.payload = []
-        head = {name.lower(): value for name, value in upstream.headers}
-        decoder = ContentDecoder(head.get("content-encoding", ""))
-        if not call.chat or upstream.status != 200:
-            return _relayed(chunks, call, decoder)
-        events = is_event_stream(head.get("content-type"))
-        call.streaming = events
-        call.reader = (
-            self._answers.stream_reader() if events else self._answers.whole_reader()
-        )
-        measured = "content-length" in head or "transfer-encoding" in head
-        return _read_along(chunks, call, call.reader, decoder, measured=measured)
+        if exchange.source == "upstream":
+            chunks = self._answered(exchange, call, chunks)
+        return ai_answer.compressed(chunks) if call.compressed else chunks
 
     def log(self, exchange: Exchange) -> None:
-        """Write `ai.proxy` into the record, where statistics are on."""
-        if exchange.llm is not None and self.config.logging.log_statistics:
-            self._statistics.write(exchange, exchange.llm, self.id)
+        """Write `ai.proxy` into the record, where statistics are on, and what could
+        not be translated."""
+        call = exchange.llm
+        if call is None:
+            return
+        if call.translation is not None:
+            names = [*call.translation.chat.losses.names(), *call.dropped]
+            if names:
+                exchange.log.set("kongai.dropped", [redact.text(n) for n in names])
+        if self.config.logging.log_statistics:
+            prepared: _Prepared = exchange.state.get(self, self._prepared)
+            self._statistics.write(exchange, call, self.id, prepared.config.model)
 
-    def _read_request(self, exchange: Exchange, call: Call) -> None:
-        limit = self.config.max_request_body_size or None
+    def _prepare(self, exchange: Exchange) -> _Prepared:
+        """The settings for this request."""
+        if not self._templated:
+            return self._prepared
+        config = resolve(self.config, exchange)
+        return _Prepared(config, Endpoint(config, llm_format=config.llm_format))
+
+    def _api_path(self, below: str) -> str | None:
+        """The path of the API that is asked for; None for what the route is for."""
+        path = self._client.api_path(below)
+        return None if path == self._client.ENDPOINTS[self.config.route_type] else path
+
+    def _answer_locally(
+        self, exchange: Exchange, api_path: str, config: AIProxyConfig
+    ) -> Response:
+        """Answer what the provider has nothing like."""
+        body = ai_request.read_body(exchange, config.max_request_body_size or None)
         try:
-            body = exchange.read_body(limit)
-        except BodyTooLarge as error:
+            answer = self._client.answer_locally(api_path, body)
+        except Untranslatable as error:
+            raise RequestRejected(f"cannot be counted: {error}") from error
+        if answer is None:
             raise RequestRejected(
-                f"Request exceeds the maximum size: {error.limit} bytes are allowed "
-                "(max_request_body_size)",
-                status=413,
-                ended="too_large",
-            ) from error
-        kind = exchange.headers.get("content-type", "application/json")
-        if kind.partition(";")[0].strip().lower() != "application/json":
-            raise RequestRejected(_NO_PROMPT)
-        facts = self._format.read_request(body)
-        call.request_model = facts.model or self.config.model.name
-        call.streaming = facts.streaming
-        if not facts.has_prompt:
-            raise RequestRejected(_NO_PROMPT)
-        call.body = self._apply_rules(body, facts, call)
-        call.asked = time.perf_counter()
+                f"provider {config.model.provider} has no such path; it is asked in "
+                f"another format than llm_format {config.llm_format}",
+                status=404,
+                ended="no_such_path",
+            )
+        exchange.log.set("kongai.usage_estimated", True)
+        response = Response(answer, content_type=_JSON)
+        response.headers["X-Kongai-Estimated"] = "input_tokens"
+        return response
 
-    def _apply_rules(self, body: bytes, facts: RequestFacts, call: Call) -> bytes:
-        """Kong's rules, in Kong's order; the body as it is to go up."""
-        fixed: dict[str, Any] = {}
-        wanted, model = self.config.model.name, facts.model
-        if wanted is None and model is None:
-            raise RequestRejected(_NO_MODEL)
-        if wanted is not None and model is None:
-            fixed["model"] = wanted
-        elif wanted is not None and model != wanted:
-            raise RequestRejected(f"cannot use own model - must be: {wanted}")
-        if facts.ambiguous:
-            raise RequestRejected(_AMBIGUOUS)
-        if self.config.response_streaming == "deny" and call.streaming:
-            raise RequestRejected(_NO_STREAMS)
-        if self.config.response_streaming == "always" and not call.streaming:
-            fixed["stream"] = call.streaming = True
-        return self._format.with_fields(body, fixed) if fixed else body
+    def _name_model(self, call: Call, response: Response) -> None:
+        if self.config.model_name_header:
+            model = quote((call.request_model or "")[:_LONGEST], safe=_PRINTABLE)
+            response.headers["X-Kong-LLM-Model"] = f"{call.provider}/{model}"
+
+    def _translate(
+        self, exchange: Exchange, call: Call, translation: Translation
+    ) -> None:
+        """Make the answer's head that of the client's format; and its body, unless it
+        is a stream."""
+        upstream, response = exchange.upstream_response, exchange.response
+        assert upstream is not None
+        assert response is not None
+        response.headers.pop("Set-Cookie", None)
+        if upstream.status == 200 and call.streaming and ai_answer.is_stream(upstream):
+            call.events = translation.stream(ai_answer.envelope_of(exchange, call))
+            kind = CONTENT_TYPE
+        elif upstream.status == 200:
+            call.answer = ai_answer.translated_whole(exchange, call, translation)
+            kind = CONTENT_TYPE if call.streaming else _JSON
+        elif upstream.status >= 400:
+            call.answer = ai_answer.translated_error(exchange, call, translation)
+            kind = _JSON
+        else:
+            return
+        for name in _OF_THE_BODY:
+            response.headers.pop(name, None)
+        response.headers["Content-Type"] = kind
+        if call.answer is not None and not call.streaming:
+            response.headers["Content-Length"] = str(len(call.answer))
+        request_id = response.headers.get("x-request-id")
+        if request_id is not None and "request-id" not in response.headers:
+            # Under the name by which Anthropic's clients know it.
+            response.headers["request-id"] = request_id
+
+    def _answered(
+        self, exchange: Exchange, call: Call, chunks: Iterator[bytes]
+    ) -> Iterator[bytes]:
+        upstream = exchange.upstream_response
+        assert upstream is not None
+        if self.config.logging.log_payloads:
+            call.payload = []
+        if call.answer is not None:
+            if call.payload is not None:
+                call.payload.append(call.answer)
+            return iter((call.answer,))
+        if call.events is not None:
+            call.reader = call.events
+            return ai_answer.translated_stream(exchange, call, call.events)
+        decoder = ContentDecoder(ai_answer.coding_of(upstream))
+        if not call.chat or upstream.status != 200:
+            return ai_answer.relayed(chunks, call, decoder)
+        call.streaming = ai_answer.is_stream(upstream)
+        provider = self._provider
+        reader = provider.stream_reader() if call.streaming else provider.whole_reader()
+        call.reader = reader
+        measured = ai_answer.is_measured(upstream)
+        return ai_answer.read_along(chunks, call, reader, decoder, measured=measured)
 
 
-_BEGUN = re.compile(r"/v1(?:/messages)?/?\Z")
+def _make_plain(call: Call, upstream: UpstreamResponse, response: Response) -> None:
+    """Make sure that what is to be taken out of a stream can be found there."""
+    coding = ai_answer.coding_of(upstream)
+    if ContentDecoder(coding).broken:
+        call.usage_hider = None
+    elif coding:
+        for name in _OF_THE_BODY:
+            response.headers.pop(name, None)
 
 
-def _rooted(path: str) -> str:
-    return f"/{path.removeprefix('/')}" if path else ""
-
-
-def _below_route(exchange: Exchange) -> str:
-    """The path below the route, from its API version on; empty for the route itself."""
-    match = exchange.match
-    prefix, rest = (match.prefix, match.rest) if match else ("", exchange.path)
-    version = rest.find("/v1/")
-    if version >= 0:
-        return rest[version:]
-    begun = _BEGUN.search(prefix)
-    if begun is not None:
-        # The route's own path leads into the API.
-        return begun.group().rstrip("/") + _rooted(rest)
-    return "" if rest in ("", "/") else "/" + rest.removeprefix("/")
+def _may_compress(exchange: Exchange, response: Response) -> bool:
+    """Whether a body of ours may go in gzip: no stream, and the client takes it."""
+    streamed = response.headers.get("Content-Type", "").startswith(CONTENT_TYPE)
+    coded = "Content-Encoding" in response.headers
+    return not (streamed or coded) and takes_gzip(exchange.headers)
 
 
 def _with_defaults(provider: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -238,58 +317,3 @@ def _with_defaults(provider: str, fields: dict[str, Any]) -> dict[str, Any]:
 def _greeting() -> Response:
     """What a client gets that only looks whether somebody is there."""
     return Response('{"message":"kongai is ready"}\n', content_type="application/json")
-
-
-def _relayed(
-    chunks: Iterator[bytes], call: Call, decoder: ContentDecoder
-) -> Iterator[bytes]:
-    for chunk in chunks:
-        if call.payload is not None:
-            call.payload.append(decoder.feed(chunk))
-        yield chunk
-    call.received = time.perf_counter()
-
-
-def _read_along(
-    chunks: Iterator[bytes],
-    call: Call,
-    reader: AnswerReader,
-    decoder: ContentDecoder,
-    *,
-    measured: bool,
-) -> Iterator[bytes]:
-    """Pass the chunks on, each before anything else is asked of the upstream.
-
-    Args:
-        chunks: the body.
-        call: the call it answers.
-        reader: reads along.
-        decoder: undoes the content-coding for it.
-        measured: whether HTTP says where the body ends; otherwise closing ends it.
-
-    Raises:
-        UpstreamTruncated: the upstream ended well, but the stream did not say that it
-            was complete: what looks like a success is none.
-    """
-    try:
-        for chunk in chunks:
-            plain = decoder.feed(chunk)
-            reader.feed(plain)
-            reader.broken = reader.broken or decoder.broken
-            if call.payload is not None:
-                call.payload.append(plain)
-            if call.first_token is None and reader.started:
-                call.first_token = time.perf_counter()
-            yield chunk
-    finally:
-        call.received = time.perf_counter()
-        reader.end()
-        call.response_model = reader.model
-    if decoder.broken or reader.lost:
-        return
-    if not decoder.complete:
-        raise UpstreamTruncated
-    if call.streaming and not reader.finished:
-        raise UpstreamTruncated(ended="no_terminal_event")
-    if not (call.streaming or measured or reader.finished):
-        raise UpstreamTruncated

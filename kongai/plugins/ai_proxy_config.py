@@ -2,50 +2,72 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
 from kongai import registry
-from kongai.entities.types import DEFAULT_PORTS
-from kongai.llm.formats import Format
-from kongai.providers import PROVIDERS, Provider
+from kongai.llm.formats import Dialect, Format
+from kongai.plugins import ai_templates
+from kongai.providers import KONG_PROVIDERS, PROVIDERS, Provider, ProviderName
+from kongai.providers.options import SENDABLE, Options
 
 DEFAULT_MAX_BODY = 32 * 1024 * 1024
 """The API's own limit, in bytes; Claude Code outgrows Kong's default of 1 MiB."""
 
-
-def _one_of(*names: str) -> Meta:
-    """An enumeration shorter than Kong's, which says so."""
-    return Meta(
-        pattern=rf"^(?:{'|'.join(names)})\Z",
-        description=f"expected one of: {', '.join(names)} "
-        "(Kong's others are not available in this version of kongai)",
-    )
-
-
 _TOKEN = Meta(
     pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", description="not a header's name"
 )
-_SENDABLE = Meta(
-    pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*\Z",
-    description="a header can't hold a line end or a control character",
+_RouteType = Annotated[
+    Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings"],
+    Meta(
+        extra={
+            "kong": (
+                *("audio/v1/audio/speech", "audio/v1/audio/transcriptions"),
+                *("audio/v1/audio/translations", "image/v1/images/edits"),
+                *("image/v1/images/generations", "llm/v1/assistants"),
+                *("llm/v1/batches", "llm/v1/chat", "llm/v1/completions"),
+                *("llm/v1/embeddings", "llm/v1/files", "llm/v1/responses"),
+                *("preserve", "realtime/v1/realtime", "video/v1/videos/generations"),
+            )
+        }
+    ),
+]
+_Category = Annotated[
+    Literal["text/generation", "text/embeddings"],
+    Meta(
+        extra={
+            "kong": (
+                *("audio/speech", "audio/transcription", "image/generation"),
+                *("text/embeddings", "text/generation", "video/generation"),
+            )
+        }
+    ),
+]
+_Format = Annotated[
+    Literal["anthropic", "openai"],
+    Meta(
+        extra={
+            "kong": (
+                *("anthropic", "bedrock", "cohere"),
+                *("gemini", "huggingface", "openai"),
+            )
+        }
+    ),
+]
+_Provider = Annotated[
+    ProviderName, Meta(extra={"kong": tuple(sorted({*PROVIDERS, *KONG_PROVIDERS}))})
+]
+_NO_STATISTICS = (
+    "anthropic does not support statistics when route_type is llm/v1/completions"
 )
-_Provider = Annotated[str, _one_of(*PROVIDERS)]
-_Format = Annotated[str, _one_of(*registry.format_names())]
-_RouteType = Annotated[str, _one_of("llm/v1/chat")]
-_Category = Annotated[str, _one_of("text/generation")]
-_NO_TEMPLATES = (
-    "templates such as $(headers.x) are not available in this version of kongai"
+_NATIVE_IS_CHAT = (
+    "native provider options in llm_format can only be used with the 'llm/v1/chat' "
+    "route_type"
 )
-_NO_OPENAI = (
-    "required: Kong's default, openai, is not available in this version of kongai"
-)
-_TEMPLATE = re.compile(r"\$\([^)]*\)")
+_NO_ENDPOINT = "'{}' is not available in this version of kongai for {} in {} format"
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +97,7 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
     }
 
     header_name: Annotated[str, _TOKEN] | None = None
-    header_value: Annotated[str, _SENDABLE] | None = None
+    header_value: Annotated[str, SENDABLE] | None = None
     param_name: str | None = None
     param_value: str | None = None
     param_location: Literal["query", "body"] | None = None
@@ -94,78 +116,13 @@ class Logging(msgspec.Struct, frozen=True, kw_only=True):
     log_payloads: bool = False
 
 
-class CacheWriteCost(msgspec.Struct, frozen=True, kw_only=True):
-    """A price for cache writes of one time to live, USD per million tokens."""
-
-    ttl: str
-    cost: float
-
-
-class ContextWindowFactor(msgspec.Struct, frozen=True, kw_only=True):
-    """Factors on the prices of prompts longer than `above` tokens."""
-
-    above: Annotated[str, Meta(pattern=r"^[0-9]+$", description="expected a number")]
-    input_factor: float
-    output_factor: float
-
-
-class ServiceTierFactor(msgspec.Struct, frozen=True, kw_only=True):
-    """A factor on the price of answers of a service tier."""
-
-    tier: str
-    factor: float
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The model's options; prices are USD per million tokens."""
-
-    NOT_HERE: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(
-            ("max_tokens", "temperature", "top_p", "top_k"),
-            "sampling options are not written into native bodies; the client sets them",
-        ),
-        **dict.fromkeys(
-            (
-                "azure_api_version",
-                "azure_deployment_id",
-                "azure_instance",
-                "bedrock",
-                "cohere",
-                "dashscope",
-                "databricks",
-                "embeddings_dimensions",
-                "gemini",
-                "huggingface",
-                "llama2_format",
-                "mistral_format",
-            ),
-            "belongs to a provider that this version of kongai does not have",
-        ),
-    }
-
-    anthropic_version: Annotated[str, _SENDABLE] | None = None
-    upstream_url: str | None = None
-    upstream_path: Annotated[
-        str, Meta(pattern="^/", description="should start with: /")
-    ] | (None) = None
-    input_cost: Annotated[float, Meta(gt=0)] | None = None
-    output_cost: Annotated[float, Meta(gt=0)] | None = None
-    cache_read_cost: float | None = None
-    cache_write_cost: float | None = None
-    cache_write_cost_list: tuple[CacheWriteCost, ...] = ()
-    context_window_factor: tuple[ContextWindowFactor, ...] = ()
-    service_tier_factor: tuple[ServiceTierFactor, ...] = ()
-
-
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Which model, of which provider."""
 
-    NOT_HERE: ClassVar[dict[str, str]] = {
-        "model_alias": "aliases are not available in this version of kongai"
-    }
-
     provider: _Provider
     name: str | None = None
+    model_alias: str | None = None
+    """What a client writes in the place of `name`; ``*`` is whatever it writes."""
     options: Options = msgspec.field(default_factory=Options)
 
 
@@ -184,26 +141,40 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         """The provider that the model is of."""
         return PROVIDERS[self.model.provider]
 
+    @property
+    def provider_format(self) -> str:
+        """The name of the wire format that the provider speaks."""
+        return self.provider.format_name(self.model.options)
+
+    def dialect(self, model: str) -> Dialect:
+        """What the provider takes of its format, for a model."""
+        return self.provider.dialect(model, self.model.options)
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the whole: pairs of a field's path and the text."""
-        options, auth = self.model.options, self.auth
-        if self.provider.version_header and options.anthropic_version is None:
-            yield (
-                "model.options",
-                "must set 'model.options.anthropic_version' for anthropic provider",
-            )
+        for text in self.provider.missing(self.model.options):
+            yield "model.options", text
+        auth = self.auth
         if (auth.header_name is None) != (auth.header_value is None):
             yield "auth", _all_or_none("header_name", "header_value")
         params = (auth.param_name, auth.param_value, auth.param_location)
         if len({param is None for param in params}) > 1:
             yield "auth", _all_or_none("param_name", "param_value", "param_location")
-        if options.upstream_url is not None and not _is_url(options.upstream_url):
-            yield "model.options.upstream_url", "expected an http or https URL"
-        if auth.param_location == "body":
-            yield "auth.param_location", "native bodies take no parameters; use 'query'"
-        for name in ("name", "options.upstream_url", "options.upstream_path"):
-            if _TEMPLATE.search(_attribute(self.model, name) or ""):
-                yield f"model.{name}", _NO_TEMPLATES
+        yield from ai_templates.problems(self)
+        if (
+            self.provider.name == "anthropic"
+            and self.route_type == "llm/v1/completions"
+            and self.logging.log_statistics
+        ):
+            yield "route_type", _NO_STATISTICS
+        endpoints = registry.provider_format(self.provider_format).ENDPOINTS
+        if self.route_type not in endpoints:
+            yield (
+                "route_type",
+                _NO_ENDPOINT.format(
+                    self.route_type, self.provider.name, self.provider_format
+                ),
+            )
 
 
 class AIProxyConfig(Target, frozen=True, kw_only=True):
@@ -219,36 +190,30 @@ class AIProxyConfig(Target, frozen=True, kw_only=True):
     max_request_body_size: Annotated[int, Meta(ge=0)] = DEFAULT_MAX_BODY
     model_name_header: bool = True
 
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the whole: pairs of a field's path and the text."""
-        yield from Target.problems(self)
-        if self.llm_format not in registry.format_names():
-            # The default is Kong's, and a default is not looked at like a given value.
-            yield "llm_format", _NO_OPENAI
-
     @property
     def client_format(self) -> Format:
         """The module of the format that clients speak."""
         return registry.format(self.llm_format)
+
+    @property
+    def translates(self) -> bool:
+        """Whether clients speak another format than the provider."""
+        return self.llm_format != self.provider_format
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the whole: pairs of a field's path and the text."""
+        yield from Target.problems(self)
+        native = self.llm_format != "openai"
+        if native and self.route_type != "llm/v1/chat":
+            yield "route_type", _NATIVE_IS_CHAT
+        if native and self.auth.param_location == "body":
+            yield "auth.param_location", "native bodies take no parameters; use 'query'"
+        embeds = self.route_type == "llm/v1/embeddings"
+        if self.genai_category == "text/embeddings" and not embeds:
+            yield "genai_category", "needs the route_type 'llm/v1/embeddings'"
 
 
 def _all_or_none(*names: str) -> str:
     return "all or none of these fields must be set: " + ", ".join(
         f"'auth.{name}'" for name in names
     )
-
-
-def _is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return (
-            parts.scheme in DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
-        )
-    except ValueError:
-        return False
-
-
-def _attribute(value: Any, path: str) -> Any:
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value

@@ -6,17 +6,21 @@ with 14 significant digits.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from kongai import redact
 from kongai.exchange import Exchange, milliseconds
 from kongai.llm.call import Call
+from kongai.llm.chat import Untranslatable
+from kongai.llm.estimate import prompt_words
 from kongai.llm.pricing import PriceTable, price_table, tier_factor, typed_table
-from kongai.llm.usage import Usage
+from kongai.llm.usage import Usage, estimate_by_words
 
 if TYPE_CHECKING:
-    from kongai.plugins.ai_proxy_config import Options, Target
+    from kongai.plugins.ai_proxy_config import AIProxyConfig, Model
+    from kongai.providers.options import Options
 
 _LONGEST_MODEL = 200
 """Characters of a model's name; a longer one has no price, and is not remembered."""
@@ -26,34 +30,51 @@ _UNSPECIFIED = "UNSPECIFIED"
 class Statistics:
     """Turns a finished call into fields of the record."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: AIProxyConfig) -> None:
         self._target = target
+        self._format = target.client_format
         self._prices = _typed_prices(target.model.options)
         factors = target.model.options.service_tier_factor
         self._tier_factors = [(factor.tier, factor.factor) for factor in factors]
 
-    def write(self, exchange: Exchange, call: Call, plugin_id: str) -> None:
+    def write(
+        self, exchange: Exchange, call: Call, plugin_id: str, model: Model
+    ) -> None:
         """Set the fields of one call.
 
         Args:
             exchange: the exchange, at its end.
             call: what the plugin knows of it.
             plugin_id: the plugin's id, for `meta.plugin_id`.
+            model: the model's settings, their templates filled in.
         """
         latency = 0
         if call.asked is not None and exchange.timings.sent is not None:
             end = call.received or exchange.timings.end
             latency = milliseconds(call.asked, end)
-        fields: dict[str, Any] = {"meta": self._meta(call, plugin_id, latency)}
+        meta = self._meta(call, plugin_id, latency)
+        if call.provider == "azure":
+            meta |= _of_azure(model.options)
+        fields: dict[str, Any] = {"meta": meta}
         if call.chat:
             usage = call.reader.usage if call.reader else Usage()
+            if usage.estimated and not usage.prompt_tokens:
+                usage.prompt_tokens = self._estimated_prompt(exchange, call)
             fields["usage"] = self._usage(exchange, call, usage, latency)
         if self._target.logging.log_payloads:
-            fields["payload"] = _payload(exchange, call)
+            fields["payload"] = self._payload(exchange, call)
         exchange.log.set("ai.proxy", fields)
         session = exchange.headers.get("x-claude-code-session-id")
         if session is not None:
             exchange.log.set("kongai.session", session)
+
+    def _estimated_prompt(self, exchange: Exchange, call: Call) -> int:
+        """Kong's estimate, by the words of the messages."""
+        if call.chat and self._target.route_type == "llm/v1/chat":
+            with suppress(Untranslatable):
+                chat = self._format.decode_request(call.body or exchange.body or b"")
+                return estimate_by_words(prompt_words(chat), streamed=call.streaming)
+        return 0
 
     def _meta(self, call: Call, plugin_id: str, latency: int) -> dict[str, Any]:
         requested = call.request_model or _UNSPECIFIED
@@ -95,13 +116,45 @@ class Statistics:
             return 0
         prices, source = self._prices, "config"
         if prices is None:
-            prices, source = _table_prices(exchange, call), "table"
+            prices, source = self._table_prices(exchange, call), "table"
         if prices is None:
             exchange.log.set("kongai.price", "unknown")
             return 0
         exchange.log.set("kongai.price", source)
         factor = tier_factor(usage.service_tier, self._tier_factors)
         return _rounded(prices.cost(usage) * factor)
+
+    def _table_prices(self, exchange: Exchange, call: Call) -> PriceTable | None:
+        provider = self._target.provider.prices
+        started = exchange.timings.started_at / 1000
+        hour = datetime.fromtimestamp(started, timezone.utc)
+        hour = hour.replace(minute=0, second=0, microsecond=0)
+        for model in (call.response_model, call.request_model):
+            if provider is None or not model or len(model) > _LONGEST_MODEL:
+                continue
+            prices = price_table(provider, model, hour)
+            if prices is not None:
+                return prices
+        return None
+
+    def _payload(self, exchange: Exchange, call: Call) -> dict[str, str]:
+        asked = call.body or exchange.body or b""
+        answered = b"".join(call.payload or ())
+        if call.streaming and answered:
+            answered = self._format.whole_of(answered) or answered
+        return {
+            "request": redact.text(asked.decode("utf-8", "replace")),
+            "response": redact.text(answered.decode("utf-8", "replace")),
+        }
+
+
+def _of_azure(options: Options) -> dict[str, str | None]:
+    """What Kong tells of a call to Azure beside."""
+    return {
+        "azure_instance_id": options.azure_instance,
+        "azure_deployment_id": options.azure_deployment_id,
+        "azure_api_version": options.azure_api_version,
+    }
 
 
 def _typed_prices(options: Options) -> PriceTable | None:
@@ -119,27 +172,6 @@ def _typed_prices(options: Options) -> PriceTable | None:
             for f in options.context_window_factor
         ],
     )
-
-
-def _table_prices(exchange: Exchange, call: Call) -> PriceTable | None:
-    started = datetime.fromtimestamp(exchange.timings.started_at / 1000, timezone.utc)
-    hour = started.replace(minute=0, second=0, microsecond=0)
-    for model in (call.response_model, call.request_model):
-        if not model or len(model) > _LONGEST_MODEL:
-            continue
-        prices = price_table(call.provider, model, hour)
-        if prices is not None:
-            return prices
-    return None
-
-
-def _payload(exchange: Exchange, call: Call) -> dict[str, str]:
-    asked = call.body or exchange.body or b""
-    answered = b"".join(call.payload or ())
-    return {
-        "request": redact.text(asked.decode("utf-8", "replace")),
-        "response": redact.text(answered.decode("utf-8", "replace")),
-    }
 
 
 def _rounded(number: float) -> float:

@@ -41,8 +41,14 @@ class ToolUse:
     id: str = "toolu_01KongaiLiveTest0000001"
 
 
-Answer = str | ToolUse
+Part = str | ToolUse
 """A text for the person, or a wish to run a tool."""
+Answer = Part | tuple[Part, ...]
+
+
+def parts_of(answer: Answer) -> tuple[Part, ...]:
+    """The answer's parts, in order; a text or a wish alone is one."""
+    return answer if isinstance(answer, tuple) else (answer,)
 
 
 def sse(event: str, data: Mapping[str, Any]) -> bytes:
@@ -56,16 +62,20 @@ def message(
     *,
     model: str,
     message_id: str = "msg_01KongaiLiveTest00000001",
+    stop_reason: str | None = None,
+    stop_sequence: str | None = None,
 ) -> dict[str, Any]:
     """One whole answer, as it comes without ``stream``."""
+    parts = parts_of(answer)
+    usual = "end_turn" if all(isinstance(part, str) for part in parts) else "tool_use"
     return {
         "id": message_id,
         "type": "message",
         "role": "assistant",
         "model": model,
-        "content": [_block(answer)],
-        "stop_reason": "end_turn" if isinstance(answer, str) else "tool_use",
-        "stop_sequence": None,
+        "content": [_block(part) for part in parts],
+        "stop_reason": stop_reason or usual,
+        "stop_sequence": stop_sequence,
         "usage": {
             **usage.of_prompt(),
             "cache_creation": {
@@ -84,6 +94,8 @@ def message_events(
     *,
     model: str,
     message_id: str = "msg_01KongaiLiveTest00000001",
+    stop_reason: str | None = None,
+    stop_sequence: str | None = None,
     provisional_output: int = 1,
     cut: int = 9,
 ) -> Iterator[bytes]:
@@ -96,42 +108,55 @@ def message_events(
     def event(kind: str, **fields: Any) -> bytes:
         return sse(kind, {"type": kind, **fields})
 
-    whole = message(answer, usage, model=model, message_id=message_id)
+    whole = message(
+        answer,
+        usage,
+        model=model,
+        message_id=message_id,
+        stop_reason=stop_reason,
+        stop_sequence=stop_sequence,
+    )
     start = {
         **whole,
         "content": [],
         "stop_reason": None,
+        "stop_sequence": None,
         "usage": {**whole["usage"], "output_tokens": provisional_output},
     }
-    if isinstance(answer, str):
-        text, delta, field = answer, "text_delta", "text"
-        block = {**_block(answer), "text": ""}
-    else:
-        text, delta, field = _json(answer.input), "input_json_delta", "partial_json"
-        block = {**_block(answer), "input": {}}
     yield event("message_start", message=start)
-    yield event("content_block_start", index=0, content_block=block)
-    yield event("ping")
-    for begin in range(0, len(text), cut):
-        piece = {"type": delta, field: text[begin : begin + cut]}
-        yield event("content_block_delta", index=0, delta=piece)
-    yield event("content_block_stop", index=0)
+    for index, part in enumerate(parts_of(answer)):
+        if isinstance(part, str):
+            text, delta, field = part, "text_delta", "text"
+            block = {**_block(part), "text": ""}
+        else:
+            text, delta, field = _json(part.input), "input_json_delta", "partial_json"
+            block = {**_block(part), "input": {}}
+        yield event("content_block_start", index=index, content_block=block)
+        if index == 0:
+            yield event("ping")
+        for begin in range(0, len(text), cut):
+            piece = {"type": delta, field: text[begin : begin + cut]}
+            yield event("content_block_delta", index=index, delta=piece)
+        yield event("content_block_stop", index=index)
     yield event(
         "message_delta",
-        delta={"stop_reason": whole["stop_reason"], "stop_sequence": None},
+        delta={
+            "stop_reason": whole["stop_reason"],
+            "stop_sequence": whole["stop_sequence"],
+        },
         usage={**usage.of_prompt(), "output_tokens": usage.output},
     )
     yield event("message_stop")
 
 
-def _block(answer: Answer) -> dict[str, Any]:
-    if isinstance(answer, str):
-        return {"type": "text", "text": answer}
+def _block(part: Part) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
     return {
         "type": "tool_use",
-        "id": answer.id,
-        "name": answer.name,
-        "input": answer.input,
+        "id": part.id,
+        "name": part.name,
+        "input": part.input,
     }
 
 

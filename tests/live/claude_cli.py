@@ -85,13 +85,17 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 @dataclass(frozen=True)
 class ClaudeCode:
-    """A person's Claude Code: a home of its own and a key behind an apiKeyHelper."""
+    """A person's Claude Code: a home of its own and a key behind an apiKeyHelper.
+
+    Without a `model` it asks for those of its own choice, and nothing that it does in
+    the background is configured away.
+    """
 
     command: Path
     home: Path
     base_url: str
     key: str
-    model: str
+    model: str | None
 
     def ask(self, prompt: str, *, allowed_tools: str) -> dict[str, Any]:
         """Run one conversation to its end and return what the client reports."""
@@ -131,15 +135,19 @@ class ClaudeCode:
 
     def _environment(self) -> dict[str, str]:
         # Not inherited: a developer's own key or settings would change the test.
-        return {
+        environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "TMPDIR": str(self.home),
             "LANG": "C.UTF-8",
             "ANTHROPIC_BASE_URL": self.base_url,
-            "ANTHROPIC_MODEL": self.model,
-            # No telemetry, updates or conversation titles: what is sent is what was
-            # asked for.
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",
         }
+        if self.model is None:
+            # What is not for the gateway leads to a port where nobody listens.
+            nowhere = {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "127.0.0.1"}
+            return environment | nowhere
+        # No telemetry, updates or conversation titles: what is sent is what was asked
+        # for.
+        quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+        return environment | quiet | {"ANTHROPIC_MODEL": self.model}

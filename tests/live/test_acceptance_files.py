@@ -1,11 +1,12 @@
 """Facts 15, 21, 22 and 40: files that are refused. And where the other facts are.
 
-========  =============================
+========  =====================================================
 1 to 12   `test_acceptance_native`
-13 to 33  `test_acceptance_requests`
+13 to 26  `test_acceptance_requests`, and 33
+18 to 34  `test_acceptance_translated`: those of OpenAI's format
 35 to 42  `test_acceptance_gateway`
 later     `LATER`
-========  =============================
+========  =====================================================
 """
 
 from __future__ import annotations
@@ -25,10 +26,8 @@ from . import acceptance
 from .acceptance import Row, facts
 from .harness import howto_config
 
-_OPENAI = "needs llm_format openai"
 _ADVANCED = "needs ai-proxy-advanced"
 LATER = {
-    **dict.fromkeys((18, 20, 27, 28, 29, 30, 31, 32, 34), _OPENAI),
     **dict.fromkeys((43, 44, 45), _ADVANCED),
 }
 """The facts without a row: their numbers, and why there is none."""
@@ -59,6 +58,8 @@ class File(Row):
     where: str = ""
     """The line of the problem, and the path below the plugins; empty for none."""
     text: str = ""
+    beside: tuple[str, ...] = ()
+    """How the texts begin that are said of the same place beside."""
 
 
 @facts(
@@ -85,13 +86,13 @@ class File(Row):
     ),
     File(
         number=22,
-        says="statistics of llm/v1/completions, a route type that is not here yet",
-        kong="anthropic does not support statistics when route_type is "
-        "llm/v1/completions",
-        ai_proxy={"route_type": "llm/v1/completions"},
+        says="statistics of llm/v1/completions",
+        kong="has the route type for Anthropic, without statistics",
+        ai_proxy={"route_type": "llm/v1/completions", "llm_format": "openai"},
         where="11: [0].config.route_type",
-        text="expected one of: llm/v1/chat (Kong's others are not available in this "
-        "version of kongai)",
+        text="anthropic does not support statistics when route_type is "
+        "llm/v1/completions",
+        beside=("'llm/v1/completions' is not available in this version of kongai",),
     ),
     *(
         File(
@@ -114,20 +115,24 @@ class File(Row):
 )
 def test_a_file(tmp_path: Path, fact: File) -> None:
     text = howto_config(UPSTREAM, "PATH", **fact.ai_proxy)
-    line = "reopen: true" if fact.path is None else f"path: {json.dumps(fact.path)}"
+    log = "reopen: true" if fact.path is None else f"path: {json.dumps(fact.path)}"
     path = tmp_path / "kong.yml"
-    path.write_text(text.replace('path: "PATH"', line), "utf-8")
+    path.write_text(text.replace('path: "PATH"', log), "utf-8")
     result = CliRunner().invoke(main, ["check", str(path)])
-    expected = f"{path}: 1 service, 1 route, no problems"
+    begins = [f"{path}: 1 service, 1 route, no problems"]
     if fact.where:
         number, _, where = fact.where.partition(" ")
-        expected = f"{path}:{number} services[0].plugins{where}: {fact.text}"
-    assert result.output.splitlines() == [expected], fact
+        place = f"{path}:{number} services[0].plugins{where}: "
+        begins = [place + text for text in (fact.text, *fact.beside)]
+    first, *others = result.output.splitlines()
+    assert first == begins[0], fact
+    for line, begin in zip(others, begins[1:], strict=True):
+        assert line.startswith(begin), fact
     assert result.exit_code == (1 if fact.where else 0)
 
 
 def test_every_fact_has_a_row_or_is_said_to_be_later() -> None:
-    for topic in ("native", "requests", "gateway"):
+    for topic in ("native", "requests", "translated", "gateway"):
         import_module(f".test_acceptance_{topic}", __package__)
     assert acceptance.covered & LATER.keys() == set()
     assert acceptance.covered | LATER.keys() == set(range(1, 46))

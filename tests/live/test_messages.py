@@ -482,15 +482,17 @@ def test_any_content_coding_passes(
     assert usage["total_tokens"] == (148 if counted else 0)
 
 
-def test_an_upstream_is_asked_for_plain_answers_only_where_they_are_read(
+def test_an_upstream_is_asked_for_what_can_be_read_where_it_is_read(
     line: Line,
 ) -> None:
-    """What is not counted may come in any coding that the client takes."""
+    """What is not counted may come in any coding that the client takes; a stream that
+    is counted comes plain."""
     headers = request_headers(("accept-encoding", "gzip, br"))
     line.ask(request_body(), headers=headers)
+    line.ask(request_body(stream=True), headers=headers)
     line.ask(request_body(), "/anything/v1/messages/count_tokens", headers=headers)
     asked = [request.values("accept-encoding") for request in line.upstream.requests]
-    assert asked == [["identity"], ["gzip, br"]]
+    assert asked == [["gzip, identity"], ["identity"], ["gzip, br"]]
 
 
 # How much, and in what order

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from kongai.llm.usage import Usage, estimate_tokens
+from kongai.llm.usage import (
+    Usage,
+    estimate_by_words,
+    estimate_prompt,
+    estimate_tokens,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +52,34 @@ def test_details_say_what_is_not_zero(
 ) -> None:
     assert usage.prompt_details() == of_prompt
     assert usage.completion_details() == of_completion
+
+
+def test_details_that_were_given_are_shown_as_they_came() -> None:
+    """Kong shows OpenAI's details, zeros and all; what is computed is added."""
+    usage = Usage(9, 9, cached_tokens=4, cache_writes={"5m": 2}, reasoning_tokens=3)
+    usage.given_prompt_details = {"cached_tokens": 4, "audio_tokens": 0}
+    usage.given_completion_details = {"audio_tokens": 0}
+    assert usage.prompt_details() == {
+        "cached_tokens": 4,
+        "cache_creation_tokens": 2,
+        "audio_tokens": 0,
+    }
+    assert usage.completion_details() == {"audio_tokens": 0}
+
+
+@pytest.mark.parametrize(
+    ("words", "streamed", "tokens"),
+    [(10, False, 10), (10, True, 18), (3, True, 5), (0, True, 0), (0, False, 0)],
+)
+def test_kongs_estimate_by_words(words: int, streamed: bool, tokens: int) -> None:
+    assert estimate_by_words(words, streamed=streamed) == tokens
+
+
+@pytest.mark.parametrize(
+    ("size", "images", "tokens"), [(0, 0, 0), (9, 0, 3), (0, 2, 3200), (4, 1, 1601)]
+)
+def test_an_estimate_of_a_prompt(size: int, images: int, tokens: int) -> None:
+    assert estimate_prompt(size, images) == tokens
 
 
 def test_two_answers_share_no_counts() -> None:

@@ -1009,10 +1009,16 @@ def test_a_key_is_in_no_record() -> None:
 # Answers in a content-coding.
 
 
-def test_plain_bytes_are_asked_for() -> None:
+@pytest.mark.parametrize(
+    ("streamed", "asked"), [(False, "gzip, identity"), (True, "identity")]
+)
+def test_streams_are_asked_for_in_plain_bytes(streamed: bool, asked: str) -> None:
     gateway = Gateway()
-    gateway.ask(headers=[("Accept-Encoding", "gzip, deflate, br, zstd")])
-    assert values(gateway.seen, "accept-encoding") == ["identity"]
+    gateway.ask(
+        body=question(stream=streamed),
+        headers=[("Accept-Encoding", "gzip, deflate, br, zstd")],
+    )
+    assert values(gateway.seen, "accept-encoding") == [asked]
 
 
 def coded(*pieces: bytes, kind: str, coding: str = "gzip") -> answer:

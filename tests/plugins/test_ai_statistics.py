@@ -75,7 +75,8 @@ def written(
         headers=Headers(headers or {}),
         body=body,
     )
-    Statistics(load(AIProxyConfig, settings)).write(exchange, done, "the-plugin")
+    config = load(AIProxyConfig, settings)
+    Statistics(config).write(exchange, done, "the-plugin", config.model)
     record: dict[str, Any] = {"kongai": {"ended": "ok"}}
     exchange.log.apply(record)
     return record

@@ -1,0 +1,240 @@
+"""What is read of OpenAI's format while it passes: a few facts, nothing changed.
+
+Bodies are read into structs of the few fields that the gateway needs; everything else,
+known or not, is skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from kongai.llm.formats import AnswerReader, RequestFacts
+from kongai.llm.formats.openai.usage import read_usage, usage_of
+from kongai.llm.formats.whole import WholeReader
+from kongai.llm.json_fields import UNREADABLE
+from kongai.llm.usage import Usage, estimate_tokens
+from kongai.sse import Decoder, EventTooLarge, ServerSentEvent
+
+ENDPOINTS: Mapping[str, str] = {
+    "llm/v1/chat": "/chat/completions",
+    "llm/v1/completions": "/completions",
+    "llm/v1/embeddings": "/embeddings",
+}
+"""By route type, the path below the root of the API."""
+
+_RESOURCES = frozenset(
+    {
+        "assistants",
+        "audio",
+        "batches",
+        "chat",
+        "completions",
+        "containers",
+        "conversations",
+        "embeddings",
+        "evals",
+        "files",
+        "fine_tuning",
+        "images",
+        "models",
+        "moderations",
+        "realtime",
+        "responses",
+        "threads",
+        "uploads",
+        "vector_stores",
+        "videos",
+    }
+)
+_VERSION = re.compile(r"(?:\A|.*/)v1(?=/|\Z)")
+_DONE = b"[DONE]"
+_EMPTY_ARRAY = re.compile(rb"\[\s*\]")
+
+
+class _Request(msgspec.Struct):
+    messages: msgspec.Raw = msgspec.Raw(b"null")
+    prompt: msgspec.Raw = msgspec.Raw(b"null")
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    model: Any = None
+    stream: Any = None
+    stream_options: Any = None
+
+
+class _Text(msgspec.Struct):
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    refusal: Any = None
+    tool_calls: Any = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Text | None = None
+    text: str | None = None
+    finish_reason: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    model: Any = None
+    usage: Any = None
+    x_groq: Any = None
+    choices: list[_Choice] | None = None
+    error: Any = None
+
+
+class _Whole(msgspec.Struct):
+    model: Any = None
+    usage: Any = None
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_whole = msgspec.json.Decoder(_Whole).decode
+
+
+def api_path(path: str) -> str | None:
+    """The path below the API's root that a client means.
+
+    A client's base address may or may not end with the version.
+
+    Args:
+        path: what follows the route's path in the request.
+
+    Returns:
+        None for a path that is none of the API's, and for the route itself.
+    """
+    path = _VERSION.sub("", path, count=1).rstrip("/")
+    if path.split("/")[1:2] and path.split("/")[1] in _RESOURCES:
+        return path
+    return None
+
+
+def answer_locally(path: str, body: bytes) -> bytes | None:
+    """Nothing of the API can be answered without a provider."""
+    return None
+
+
+def read_request(body: bytes) -> RequestFacts:
+    """Read a request's model, whether it asks for a stream, and whether it asks at all.
+
+    What is not JSON, or not an object, gives the defaults.
+    """
+    try:
+        request = _decode_request(body)
+        body.decode()  # msgspec does not look into what it skips
+    except UNREADABLE:
+        return RequestFacts()
+    messages, prompt = bytes(request.messages), bytes(request.prompt)
+    chat = messages[:1] == b"[" and not _EMPTY_ARRAY.fullmatch(messages)
+    completion = prompt[:1] in (b'"', b"[") and not _EMPTY_ARRAY.fullmatch(prompt)
+    embedding = bytes(request.input)[:1] in (b'"', b"[")
+    kind = "llm/v1/chat"
+    if not chat:
+        kind = "llm/v1/completions" if completion else "llm/v1/embeddings"
+    options = request.stream_options
+    return RequestFacts(
+        model=(request.model or None) if isinstance(request.model, str) else None,
+        streaming=request.stream is True,
+        has_prompt=chat or completion or embedding,
+        ambiguous=chat and completion,
+        kind=kind,
+        usage_in_stream=isinstance(options, dict)
+        and options.get("include_usage") is True,
+    )
+
+
+def whole_reader() -> AnswerReader:
+    """A reader for an answer that is one JSON object."""
+    return WholeReader(_read_whole)
+
+
+def stream_reader() -> AnswerReader:
+    """A reader for an answer that is an event stream."""
+    return _StreamReader()
+
+
+def _read_whole(body: bytes, usage: Usage) -> str | None:
+    answer = _decode_whole(body)
+    if isinstance(answer.usage, dict):
+        read_usage(answer.usage, usage)
+    return answer.model if isinstance(answer.model, str) else None
+
+
+class _StreamReader:
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.model: str | None = None
+        self.started = self.finished = self.broken = self.lost = False
+        self._decoder = Decoder()
+        self._characters = 0
+        self._stopped = False
+
+    def feed(self, data: bytes) -> None:
+        if self.lost:
+            return
+        try:
+            events = self._decoder.feed(data)
+        except EventTooLarge:
+            self.broken = self.lost = True
+            return
+        for event in events:
+            self._event(event)
+
+    def end(self) -> None:
+        # Not every API of this format says [DONE], but each says why it stopped.
+        self.finished = self.finished or self._stopped
+        if not self.usage.counted and self._characters:
+            self.usage.completion_tokens = estimate_tokens(self._characters)
+            self.usage.estimated = True
+
+    def _event(self, event: ServerSentEvent) -> None:
+        if event.data == _DONE:
+            self.finished = True
+            return
+        try:
+            chunk = _decode_chunk(event.data)
+        except UNREADABLE:
+            self.broken = True
+            return
+        if chunk.error is not None:
+            # An error ends a stream too: the API has said how it went.
+            self.finished = True
+        if not self.model and isinstance(chunk.model, str):
+            # Azure's first chunk tells of the prompt, and has an empty name.
+            self.model = chunk.model
+        usage = usage_of({"usage": chunk.usage, "x_groq": chunk.x_groq})
+        read_usage(usage, self.usage)
+        for choice in chunk.choices or ():
+            characters = len(choice.text or "")
+            if choice.delta is not None:
+                characters += _characters(choice.delta)
+            self.started = self.started or characters > 0
+            self._characters += characters
+            self._stopped = self._stopped or bool(choice.finish_reason)
+
+
+def _characters(delta: _Text) -> int:
+    """How many characters of text and of arguments a delta brings."""
+    thought = delta.reasoning_content or delta.reasoning
+    texts = [*_texts(delta.content), thought, delta.refusal]
+    for call in delta.tool_calls if isinstance(delta.tool_calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            texts += [function.get("name"), function.get("arguments")]
+    return sum(len(text) for text in texts if isinstance(text, str))
+
+
+def _texts(content: Any) -> list[Any]:
+    """The texts of a content, which Mistral sends in parts that may have parts."""
+    if not isinstance(content, list):
+        return [content]
+    return [
+        text
+        for part in content
+        if isinstance(part, dict)
+        for text in _texts(part.get("thinking") or part.get("text"))
+    ]

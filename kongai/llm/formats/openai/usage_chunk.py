@@ -1,0 +1,83 @@
+"""The chunk of a stream that tells its usage: asked for, and taken out again.
+
+A stream tells its usage only when the client asks (`stream_options.include_usage`).
+The gateway counts either way: it asks in the client's place, and the client does not
+see the chunk that it did not ask for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from kongai.llm.formats import StreamFilter
+from kongai.llm.json_fields import UNREADABLE
+
+_BETWEEN = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+
+_LONGEST = 16384
+"""Bytes of the longest event that may be one with the usage."""
+
+
+class _Options(msgspec.Struct):
+    stream_options: dict[str, Any] | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[Any] | None = None
+    usage: dict[str, Any] | None = None
+
+
+def ask_for_usage(body: bytes) -> Mapping[str, Any]:
+    """The top-level fields to set in a request so that its stream tells its usage."""
+    try:
+        given = msgspec.json.decode(body, type=_Options).stream_options or {}
+    except UNREADABLE:
+        given = {}
+    return {"stream_options": {**given, "include_usage": True}}
+
+
+def usage_hider() -> StreamFilter:
+    """Takes the usage out of a stream, and holds back what may become it."""
+    return _UsageHider()
+
+
+class _UsageHider:
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes and return those that may go on."""
+        data = self._rest + data
+        passed, start = [], 0
+        for found in _BETWEEN.finditer(data):
+            event = data[start : found.end()]
+            start = found.end()
+            if not _tells_usage(event):
+                passed.append(event)
+        self._rest = data[start:]
+        if len(self._rest) > _LONGEST:
+            # It is none, then; and what comes of it later does not look like one.
+            passed.append(self._rest)
+            self._rest = b""
+        return b"".join(passed)
+
+    def end(self) -> bytes:
+        """There is no more: the bytes that were held back."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+def _tells_usage(event: bytes) -> bool:
+    """Whether an event tells the usage, and nothing else."""
+    text = event.strip()
+    if b'"usage"' not in text or not text.startswith(b"data:"):
+        return False
+    try:
+        chunk = msgspec.json.decode(text.removeprefix(b"data:"), type=_Chunk)
+    except UNREADABLE:
+        return False
+    return chunk.choices == [] and chunk.usage is not None

@@ -1,0 +1,61 @@
+"""Reading along a whole answer: collected up to a limit, and read at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kongai.llm.json_fields import UNREADABLE
+from kongai.llm.usage import Usage
+
+MAX_WHOLE_ANSWER = 64 * 1024 * 1024
+"""The longest whole answer that is read, in bytes."""
+
+
+class Everything:
+    """A `StreamFilter` that takes nothing out."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes as they are."""
+        return data
+
+    def end(self) -> bytes:
+        """Nothing was held back."""
+        return b""
+
+
+class WholeReader:
+    """An `AnswerReader` for an answer that is one JSON object.
+
+    Args:
+        read: given the body and a usage to fill, returns the model that answered. What
+            it can't read it raises as msgspec does.
+    """
+
+    def __init__(self, read: Callable[[bytes, Usage], str | None]) -> None:
+        self.usage = Usage()
+        self.model: str | None = None
+        self.started = self.finished = self.broken = self.lost = False
+        self._read = read
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body."""
+        self.started = True
+        self._size += len(data)
+        if self._size <= MAX_WHOLE_ANSWER:
+            self._pieces.append(data)
+        else:
+            self.broken = self.lost = True
+            self._pieces.clear()
+
+    def end(self) -> None:
+        """Read the body, if it was not too long."""
+        if self.broken:
+            return
+        try:
+            self.model = self._read(b"".join(self._pieces), self.usage)
+        except UNREADABLE:
+            self.broken = True
+            return
+        self.finished = True

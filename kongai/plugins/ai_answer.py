@@ -1,0 +1,261 @@
+"""What `ai-proxy` makes of an answer: passed on and read along, or translated."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator
+from typing import cast
+
+from kongai.content_coding import ContentDecoder
+from kongai.errors import GatewayError, UpstreamTruncated
+from kongai.exchange import Exchange, UpstreamRequest, UpstreamResponse
+from kongai.llm.call import Call
+from kongai.llm.chat import Untranslatable
+from kongai.llm.formats import AnswerReader, Envelope
+from kongai.llm.formats.whole import MAX_WHOLE_ANSWER
+from kongai.llm.translate import StreamTranslator, Translation, WholeFacts
+from kongai.llm.usage import Usage
+from kongai.sse import is_event_stream
+
+PING_INTERVAL = 15.0
+"""Seconds after which a client is told that a silent provider is still at work."""
+_ANY_GZIP = 16 + zlib.MAX_WBITS
+_NDJSON = "application/x-ndjson"
+
+
+class TransformationFailed(GatewayError):
+    """The provider's answer, though it has status 200, is none."""
+
+    ended = "transformation_failed"
+
+
+def coding_of(upstream: UpstreamResponse) -> str:
+    """The content-coding of an answer; empty for none."""
+    return _header(upstream, "content-encoding") or ""
+
+
+def _header(upstream: UpstreamResponse, name: str) -> str | None:
+    named = (value for key, value in upstream.headers if key.lower() == name)
+    return next(named, None)
+
+
+def is_stream(upstream: UpstreamResponse) -> bool:
+    """Whether an answer comes piece by piece, in any format's way."""
+    kind = _header(upstream, "content-type") or ""
+    ndjson = kind.partition(";")[0].strip().lower() == _NDJSON
+    return ndjson or is_event_stream(kind)
+
+
+def is_measured(upstream: UpstreamResponse) -> bool:
+    """Whether HTTP says where the body ends; otherwise closing ends it."""
+    names = {key.lower() for key, _ in upstream.headers}
+    return not names.isdisjoint({"content-length", "transfer-encoding"})
+
+
+def relayed(
+    chunks: Iterator[bytes], call: Call, decoder: ContentDecoder
+) -> Iterator[bytes]:
+    """Pass the chunks on unread."""
+    for chunk in chunks:
+        if call.payload is not None:
+            call.payload.append(decoder.feed(chunk))
+        yield chunk
+    call.received = time.perf_counter()
+
+
+def read_along(
+    chunks: Iterator[bytes],
+    call: Call,
+    reader: AnswerReader,
+    decoder: ContentDecoder,
+    *,
+    measured: bool,
+) -> Iterator[bytes]:
+    """Pass the chunks on, each before anything else is asked of the upstream.
+
+    Args:
+        chunks: the body.
+        call: the call it answers.
+        reader: reads along.
+        decoder: undoes the content-coding for it.
+        measured: whether HTTP says where the body ends.
+
+    Raises:
+        UpstreamTruncated: the upstream ended well, but the stream did not say that it
+            was complete: what looks like a success is none.
+    """
+    hider = call.usage_hider if call.streaming else None
+    try:
+        for chunk in chunks:
+            plain = decoder.feed(chunk)
+            reader.feed(plain)
+            reader.broken = reader.broken or decoder.broken
+            if call.payload is not None:
+                call.payload.append(plain)
+            if call.first_token is None and reader.started:
+                call.first_token = time.perf_counter()
+            shown = chunk if hider is None else hider.feed(plain)
+            if shown:
+                yield shown
+        if hider is not None and (rest := hider.end()):
+            yield rest
+    finally:
+        call.received = time.perf_counter()
+        reader.end()
+        call.response_model = reader.model
+    if decoder.broken or reader.lost:
+        return
+    if not decoder.complete:
+        raise UpstreamTruncated
+    if call.streaming and not reader.finished:
+        raise UpstreamTruncated(ended="no_terminal_event")
+    if not (call.streaming or measured or reader.finished):
+        raise UpstreamTruncated
+
+
+def translated_stream(
+    exchange: Exchange, call: Call, translator: StreamTranslator
+) -> Iterator[bytes]:
+    """The provider's stream in the client's format, as it comes.
+
+    Args:
+        exchange: the exchange, which has the provider's answer.
+        call: the call it answers.
+        translator: turns one into the other.
+
+    Raises:
+        UpstreamTruncated: the stream is not complete, or not what it should be.
+    """
+    upstream = cast("UpstreamResponse", exchange.upstream_response)
+    asked = cast("UpstreamRequest", exchange.upstream_request)
+    decoder = ContentDecoder(coding_of(upstream))
+    try:
+        for chunk in _with_silences(upstream, asked.read_timeout):
+            if chunk is not None:
+                shown = translator.translate(decoder.feed(chunk))
+            else:
+                shown = b"" if translator.finished else translator.still_there()
+            if call.first_token is None and translator.started:
+                call.first_token = time.perf_counter()
+            if shown:
+                if call.payload is not None:
+                    call.payload.append(shown)
+                yield shown
+        if rest := translator.end():
+            yield rest
+    except (Untranslatable, ValueError) as error:
+        translator.broken = True
+        raise UpstreamTruncated(ended="transformation_failed") from error
+    finally:
+        call.received = time.perf_counter()
+        translator.estimate()
+        call.response_model = translator.model
+        note_losses(call, translator.losses.names())
+    if not (translator.finished and decoder.complete):
+        raise UpstreamTruncated(ended="no_terminal_event")
+
+
+def _with_silences(upstream: UpstreamResponse, limit: float) -> Iterator[bytes | None]:
+    """The chunks, and None whenever nothing has come for `PING_INTERVAL`.
+
+    Raises:
+        UpstreamTruncated: nothing has come for so many seconds.
+    """
+    waits, silent = upstream.speaks_within, 0.0
+    while True:
+        step = min(PING_INTERVAL, limit - silent)
+        if waits is not None and not waits(step):
+            silent += step
+            if silent >= limit:
+                raise UpstreamTruncated(ended="stream_idle_timeout")
+            yield None
+            continue
+        silent = 0.0
+        try:
+            chunk = next(upstream.chunks)
+        except StopIteration:
+            return
+        yield chunk
+
+
+def translated_whole(exchange: Exchange, call: Call, translation: Translation) -> bytes:
+    """The provider's answer with status 200 in the client's format, once it is there.
+
+    A client gets what it asked for: a stream that was not asked for is put together,
+    and an answer in one piece is told as a stream.
+
+    Raises:
+        TransformationFailed: it is no answer.
+        UpstreamError: it broke off.
+    """
+    upstream = cast("UpstreamResponse", exchange.upstream_response)
+    envelope = envelope_of(exchange, call)
+    try:
+        body = _whole_body(upstream)
+        if call.streaming:
+            written, answer = translation.replayed(body, envelope)
+        elif is_stream(upstream):
+            written, answer = translation.assembled(body, envelope)
+        else:
+            written, answer = translation.answer(body, envelope)
+    except (Untranslatable, ValueError) as error:
+        reason = str(error) if isinstance(error, Untranslatable) else "too long"
+        raise TransformationFailed(
+            f"transformation failed from type {call.provider}://llm/v1/chat: {reason}"
+        ) from error
+    call.received = call.first_token = time.perf_counter()
+    call.response_model = answer.model
+    call.reader = WholeFacts(answer.usage or Usage(), answer.model)
+    note_losses(call, answer.losses.names())
+    return written
+
+
+def translated_error(exchange: Exchange, call: Call, translation: Translation) -> bytes:
+    """The provider's error in the client's format."""
+    upstream = cast("UpstreamResponse", exchange.upstream_response)
+    try:
+        body = _whole_body(upstream)
+    except ValueError:
+        body = b""
+    call.received = time.perf_counter()
+    return translation.error(upstream.status, body, exchange.id)
+
+
+def _whole_body(upstream: UpstreamResponse) -> bytes:
+    decoder = ContentDecoder(coding_of(upstream))
+    pieces, size = [], 0
+    for chunk in upstream.chunks:
+        pieces.append(decoder.feed(chunk))
+        size += len(pieces[-1])
+        if size > MAX_WHOLE_ANSWER:
+            raise ValueError("too long")
+    if decoder.broken or not decoder.complete:
+        raise ValueError("not in its content-coding")
+    return b"".join(pieces)
+
+
+def envelope_of(exchange: Exchange, call: Call) -> Envelope:
+    """What a translated answer has where the provider's says nothing."""
+    translation = call.translation
+    return Envelope(
+        id=f"msg_{exchange.id}",
+        model=call.request_model or "",
+        created=exchange.timings.started_at // 1000,
+        prompt_estimate=translation.prompt_estimate if translation else 0,
+        usage_in_stream=translation.chat.usage_in_stream if translation else False,
+    )
+
+
+def note_losses(call: Call, names: list[str]) -> None:
+    """Remember what could not be said in the other's format."""
+    call.dropped.update(dict.fromkeys(names))
+
+
+def compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """A body in gzip."""
+    coder = zlib.compressobj(wbits=_ANY_GZIP)
+    for chunk in chunks:
+        if packed := coder.compress(chunk):
+            yield packed
+    yield coder.flush()
