@@ -119,7 +119,8 @@ def _translated(body: bytes, call: Call, config: AIProxyConfig, model: str) -> b
         call.translation = Translation(config.client_format, provider, chat)
         return call.translation.request(config.dialect(model))
     except Untranslatable as error:
-        raise RequestRejected(f"cannot be translated: {error}") from error
+        target = f"{call.provider}://{config.route_type}"
+        raise RequestRejected(f"error transforming to {target}: {error}") from error
 
 
 def _native(

@@ -281,8 +281,8 @@ def test_what_cannot_be_carried_over_is_refused_and_says_where() -> None:
     got = gateway.ask(asked(messages=[{"role": "user", "content": [voice]}]))
     assert got.status == 400
     assert got.error() == (
-        "cannot be translated: messages[0].content[0]: content of type input_audio "
-        "can't be carried over"
+        "error transforming to anthropic://llm/v1/chat: messages[0].content[0]: "
+        "content of type input_audio can't be carried over"
     )
     assert gateway.upstream.requests == []
 
