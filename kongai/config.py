@@ -109,7 +109,7 @@ _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 
 class _Builder:
     def __init__(self, document: Document) -> None:
-        self.problems: list[Problem] = []
+        self.problems: dict[Problem, None] = {}
         self._document = document
         self._all: dict[str, list[Declared]] = {}
         self._index: dict[tuple[str, str], Declared] = {}
@@ -164,8 +164,7 @@ class _Builder:
                 break
         problem = self._document.problem(path, message)
         # What is wrong with a default is so for each of many entities.
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self.problems[problem] = None
 
     def _parents(self, declared: Declared) -> dict[str, tuple[str, Declared]]:
         """What an entity belongs to: by field, how it was said and what it means."""
@@ -322,12 +321,12 @@ class _Builder:
     def _check_scope(self, declared: Declared, name: str, scope: Scope) -> None:
         first = self._scopes.setdefault((name, scope), declared)
         if first is not declared:
-            kinds = [field for field, id in scope._asdict().items() if id is not None]
+            kinds = " and ".join(scope.given()) or "gateway"
             there = self._document.place(first.path)
             self._report(
                 declared.path,
                 f"uniqueness violation: plugin '{name}' already declared for this "
-                f"{' and '.join(kinds) or 'gateway'} ({there})",
+                f"{kinds} ({there})",
             )
 
     def _of(self, owner: Declared) -> tuple[Plugin, ...]:

@@ -311,5 +311,5 @@ def _name_hashed(upstream: Upstream, on: str) -> str | None:
 
 
 def _scope_text(scope: Scope) -> str:
-    kinds = [kind for kind, id in zip(scope._fields, scope, strict=True) if id]
-    return f"for the {' and '.join(kinds)}" if kinds else "for everything"
+    kinds = " and ".join(scope.given())
+    return f"for the {kinds}" if kinds else "for everything"

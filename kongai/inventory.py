@@ -32,7 +32,7 @@ from kongai.identity import entity_id, plugin_id
 from kongai.load_balancing import LoadBalancer
 from kongai.plugin import Plugin
 from kongai.schema import Path, check, load, path_text
-from kongai.scopes import Scope, Scoped
+from kongai.scopes import Scoped
 
 E = TypeVar(
     "E",
@@ -186,7 +186,7 @@ def scoped(
         if not isinstance(given, Scoped):
             yield from _placed(given)
             continue
-        scope = dict(_named(given.scope))
+        scope = given.scope.given()
         _name(given.plugin, scope)
         found = {kind: ids[kind].get(name) for kind, name in scope.items()}
         missing = [kind for kind, value in found.items() if value is None]
@@ -194,12 +194,6 @@ def scoped(
             text = f"there is no {missing[0]} '{scope[missing[0]]}'"
             raise ConfigError([Problem(f"plugins[{index}].{missing[0]}", text)])
         yield Scoped(given.plugin, **found)
-
-
-def _named(scope: Scope) -> Iterator[tuple[str, str]]:
-    for kind, name in zip(scope._fields, scope, strict=True):
-        if name is not None:
-            yield kind, name
 
 
 def _placed(plugin: Any, kind: str = "", owner: str | None = None) -> Iterator[Scoped]:

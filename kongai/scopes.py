@@ -22,6 +22,10 @@ class Scope(NamedTuple):
     service: str | None = None
     consumer: str | None = None
 
+    def given(self) -> dict[str, str]:
+        """What it names: ids, or names, by the kinds of what they are of."""
+        return {kind: id for kind, id in self._asdict().items() if id is not None}
+
 
 class Scoped(NamedTuple):
     """A plugin, and what it is for.
