@@ -171,7 +171,7 @@ def in_anthropic(chat: ChatRequest) -> Said:
     }
     if said.stop != chat.stop:
         lost.add("stop")
-    said.reasoning = _anthropic_reasoning(chat.reasoning)
+    said.reasoning = _anthropic_reasoning(chat.reasoning, lost)
     if chat.output is not None:
         said.output = _anthropic_output(chat.output, lost)
     return said, lost
@@ -189,9 +189,11 @@ def _anthropic_message(message: Message, lost: set[str]) -> Message:
     return Message(message.role, kept)
 
 
-def _anthropic_reasoning(wanted: Reasoning | None) -> Reasoning | None:
+def _anthropic_reasoning(wanted: Reasoning | None, lost: set[str]) -> Reasoning | None:
     if wanted is None or not wanted.enabled:
         return None
+    if wanted.budget is not None:
+        lost.add("reasoning.budget")
     return Reasoning(effort="low" if wanted.effort == "minimal" else wanted.effort)
 
 

@@ -87,7 +87,7 @@ documents = st.builds(
 )
 shown = texts | images | documents
 sealed = st.builds(Thinking, some_text, words) | st.builds(Thinking, redacted=words)
-thoughts = st.lists(sealed, max_size=2) | st.lists(
+thoughts = st.lists(sealed, max_size=3) | st.lists(
     st.builds(Thinking, words), max_size=1
 )
 
@@ -313,12 +313,22 @@ odd_objects = st.dictionaries(st.sampled_from(_KEYS.split()), odd_values, max_si
 @st.composite
 def damaged(draw: DrawFn, value: Any) -> Any:
     """A JSON value with something in it replaced, left out, or added."""
-    if isinstance(value, dict) and value and draw(st.integers(0, 3)):
+    if isinstance(value, dict) and value and draw(st.integers(0, 6)):
         name = draw(st.sampled_from(sorted(value)))
         if draw(st.integers(0, 5)) == 0:
             return {key: value[key] for key in value if key != name}
         return {**value, name: draw(damaged(value[name]))}
-    if isinstance(value, list) and value and draw(st.integers(0, 3)):
+    if isinstance(value, list) and value and draw(st.integers(0, 6)):
         index = draw(st.integers(0, len(value) - 1))
         return [*value[:index], draw(damaged(value[index])), *value[index + 1 :]]
     return draw(odd_values)
+
+
+@st.composite
+def damaged_items(draw: DrawFn, items: list[Any]) -> list[Any]:
+    """The items of a stream, one or two of them damaged."""
+    changed = list(items)
+    for _ in range(draw(st.integers(1, 2))):
+        index = draw(st.integers(0, len(items) - 1))
+        changed[index] = draw(damaged(changed[index]))
+    return changed

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from kongai.llm.chat import ChatAnswer, ChatRequest, Losses, Untranslatable
-from kongai.llm.events import Event, Failed, assemble
+from kongai.llm.events import Event, Failed, assemble, replay
 from kongai.llm.formats import (
     Dialect,
     Envelope,
@@ -25,12 +25,14 @@ from kongai.llm.formats import (
     openai,
 )
 from kongai.llm.translate import Translation
+from kongai.sse import Decoder
 from kongai.testing import chop
 from tests.llm import sayable, strategies as some
 
 thorough = settings(
     deadline=None,
-    max_examples=60,
+    max_examples=40,
+    phases=set(Phase) - {Phase.explain},
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 ENVELOPE = Envelope("spare", "asked", 7, prompt_estimate=3, usage_in_stream=True)
@@ -290,3 +292,17 @@ def test_an_answer_with_something_wrong_is_refused_or_passes(
     wrong = json.dumps(data.draw(some.damaged(body))).encode()
     answers_pass(side.format, wrong)
     readers_pass(side.format, wrong)
+
+
+@every_side
+@thorough
+@given(answer=some.answers(), data=st.data())
+def test_a_stream_with_something_wrong_is_refused_or_passes(
+    side: Side, answer: ChatAnswer, data: st.DataObject
+) -> None:
+    written = side.format.stream_encoder(ENVELOPE).encode(replay(answer))
+    events = [event.data for event in Decoder().feed(written)]
+    values = [json.loads(event) for event in events if event != b"[DONE]"]
+    stream = as_events(data.draw(some.damaged_items(values)))
+    streams_pass(side.format, stream, data.draw(st.lists(st.integers(0, 999))))
+    readers_pass(side.format, stream)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,7 +23,12 @@ from kongai.llm.formats import Dialect
 from kongai.llm.formats.anthropic.content import blocks_of, written_content
 from kongai.llm.json_fields import Fields, object_text, with_fields
 
-_MODES = {"auto": "auto", "any": "required", "none": "none", "tool": "one"}
+_MODES: dict[str, Literal["auto", "required", "none", "one"]] = {
+    "auto": "auto",
+    "any": "required",
+    "none": "none",
+    "tool": "one",
+}
 _CHOICES = {"auto": "auto", "required": "any", "none": "none", "one": "tool"}
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24576}
 _LARGEST_BUDGET = 31999
@@ -141,8 +146,10 @@ def _tool_choice(fields: Fields) -> tuple[ToolChoice | None, bool | None]:
     if given is None:
         return None, None
     mode = _MODES.get(given.text("type") or "")
+    if mode is None:
+        raise given.refusal("expected a type of auto, any, none or tool")
     alone = given.flag("disable_parallel_tool_use")
-    choice = ToolChoice(mode, given.text("name")) if mode else None  # type: ignore[arg-type]
+    choice = ToolChoice(mode, given.text("name"))
     return choice, None if alone is None else not alone
 
 
@@ -262,6 +269,8 @@ def _written_reasoning(
         return {}
     effort = wanted.effort or "medium"
     if dialect.reasoning == "adaptive":
+        if wanted.budget is not None:
+            chat.losses.add("reasoning.budget")
         config = {"effort": _EFFORTS.get(effort, effort)} if wanted.effort else {}
         thinking: dict[str, Any] = {"thinking": {"type": "adaptive"}}
         return {**thinking, "output_config": config} if config else thinking

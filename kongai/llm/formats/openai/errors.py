@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ _TYPES = {
 }
 _STATUSES = {kind: status for status, kind in _TYPES.items()}
 _STATUSES["invalid_request_error"] = 400
+# OpenAI and most others; xAI; Gemini.
+_LIMIT = re.compile("maximum (?:context|prompt) length|input token count", re.I)
 _TOO_LONG_CODE = "context_length_exceeded"
 
 
@@ -67,6 +70,6 @@ def read_error(status: int, found: dict[str, Any]) -> Failed:
     message = next((text for text in texts if text and isinstance(text, str)), None)
     if message is None:
         return Failed(status, plain_message(status, b""))
-    if code == _TOO_LONG_CODE or "maximum context length" in message:
+    if code == _TOO_LONG_CODE or _LIMIT.search(message):
         message = f"{TOO_LONG}: {message}"
     return Failed(status, message)

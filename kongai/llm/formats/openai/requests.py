@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,7 +34,12 @@ from kongai.llm.json_fields import Fields, object_text
 _MOST_STOPS = 4
 _LONGEST_USER = 64
 _NO_PARAMETERS = '{"type":"object","properties":{}}'
-_CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+_CHOICES: dict[str, Literal["auto", "required", "none"]] = {
+    "auto": "auto",
+    "none": "none",
+    "required": "required",
+    "any": "required",  # Mistral's word
+}
 _EFFORTS = {"xhigh": "high", "max": "high"}
 _BUDGETS = ((2048, "low"), (16384, "medium"))
 _SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
@@ -198,7 +203,9 @@ def _tools(fields: Fields) -> Iterator[Tool]:
 def _tool_choice(fields: Fields) -> ToolChoice | None:
     if fields.starts("tool_choice") == b'"':
         word = _CHOICES.get(fields.text("tool_choice") or "")
-        return ToolChoice(word) if word else None  # type: ignore[arg-type]
+        if word is None:
+            raise fields.refusal("tool_choice: expected one of auto, none, required")
+        return ToolChoice(word)
     given = fields.object("tool_choice")
     if given is None:
         return None

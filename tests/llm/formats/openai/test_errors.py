@@ -107,3 +107,18 @@ def test_an_error_that_is_read_back_is_the_same() -> None:
         failed = openai.decode_error(400, openai.error_body(400, message, "r"))
         assert failed.status == 400
         assert failed.message.endswith(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 128000 tokens.",
+        "This model's maximum prompt length is 131072 but the request has more.",
+        "The input token count (1048577) exceeds the maximum.",
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_by_each_in_words_of_its_own(
+    message: str,
+) -> None:
+    body = json.dumps({"error": {"message": message}}).encode()
+    assert openai.decode_error(400, body).message == f"prompt is too long: {message}"

@@ -232,6 +232,15 @@ def test_calls(pieces: list[bytes], calls: list[ToolCall]) -> None:
         ),
         (
             [
+                delta(reasoning="a"),
+                delta(reasoning_details=[{"signature": "first", **SEAL}]),
+                delta(reasoning="b"),
+                delta(reasoning_details=[{"signature": "second", **SEAL}]),
+            ],
+            [Thinking("a", "first"), Thinking("b", "second")],
+        ),
+        (
+            [
                 delta(content="a"),
                 call(0, "{}", id="a", name="f"),
                 delta(content="b"),
@@ -244,6 +253,9 @@ def test_calls(pieces: list[bytes], calls: list[ToolCall]) -> None:
         ),
         ([delta(refusal="I"), delta(refusal=" can't")], [Text("I can't")]),
         ([delta(content=None), delta(content=1), delta(content=[1])], []),
+        ([delta(tool_calls="x"), delta(tool_calls=[1, {"function": 1}])], []),
+        ([delta(reasoning_details="x"), delta(reasoning=1, refusal=[1])], []),
+        ([event(choices="x"), event(choices=[1, {"delta": "x"}, {}])], []),
     ],
 )
 def test_blocks(pieces: list[bytes], expected: list[Any]) -> None:
