@@ -34,6 +34,14 @@ _VALUE = re.compile(
 )
 
 
+SHORTEST = 8
+"""Shorter secrets may be words, and are not looked for wherever they may stand."""
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.$\[\]:-]{1,100}")
+_PARTS = re.compile(r"[.\[\]]+")
+_LONGEST_PART = 39
+_LONG_RUN = re.compile(r"[A-Za-z0-9]{12,}")
+
 _URL_ARGUMENT = re.compile(r"""([?&])([^=&?#\s<>"']+)(=)([^&#\s<>"']+)""")
 
 
@@ -69,16 +77,45 @@ def text(value: str) -> str:
     return _VALUE.sub(REDACTED, value)
 
 
+def name(value: str) -> str:
+    """The name of a member that a client has made up, for a record.
+
+    It is a path such as ``tools[].defer_loading``. What does not look like one is
+    shown as ``...``: a part of it may be a key. Parts are short, and have letters and
+    digits in turns only in short pieces, as in ``web_search_20250305``.
+    """
+    runs = _LONG_RUN.findall(value)
+    plain = (
+        _PLAIN_NAME.fullmatch(value)
+        and all(len(part) <= _LONGEST_PART for part in _PARTS.split(value))
+        and all(run.isalpha() or run.isdigit() for run in runs)
+    )
+    return text(value) if plain else "..."
+
+
+def raw(data: bytes, secrets: Iterable[str]) -> bytes:
+    """A body with these very secrets taken out, but for those that may be words."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= SHORTEST:
+            data = data.replace(secret.encode(), REDACTED.encode())
+    return data
+
+
 def values(data: T, secrets: Iterable[str]) -> T:
     """Nested data with these very secrets taken out, wherever they stand."""
+    # The longest first: a shorter one may be a part of it.
+    return _without(data, sorted(secrets, key=len, reverse=True))
+
+
+def _without(data: T, secrets: Iterable[str]) -> T:
     scrubbed: Any = data
     if isinstance(data, str):
         for secret in secrets:
             scrubbed = scrubbed.replace(secret, REDACTED) if secret else scrubbed
     elif isinstance(data, dict):
-        scrubbed = {name: values(value, secrets) for name, value in data.items()}
+        scrubbed = {name: _without(value, secrets) for name, value in data.items()}
     elif isinstance(data, list):
-        scrubbed = [values(value, secrets) for value in data]
+        scrubbed = [_without(value, secrets) for value in data]
     return cast("T", scrubbed)
 
 

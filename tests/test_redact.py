@@ -124,6 +124,50 @@ def test_very_secrets_are_taken_out_wherever_they_stand() -> None:
     }
 
 
+def test_a_secret_within_a_secret_leaves_nothing_of_it() -> None:
+    assert redact.values("a s3cret-tail", {"s3cret", "s3cret-tail"}) == "a REDACTED"
+    secrets = {"Bearer s3cret-tail", "s3cret-tail", "s3cret-t"}
+    assert redact.raw(b"Bearer s3cret-tail s3cret-tail", secrets) == (
+        b"REDACTED REDACTED"
+    )
+
+
+def test_of_a_body_words_are_not_taken_out() -> None:
+    assert redact.raw(b"the key is invalid: s3cret12", {"invalid", "s3cret12"}) == (
+        b"the key is invalid: REDACTED"
+    )
+    assert redact.raw(b"\xff \xc3\xa9-s3cret", {"\xe9-s3cret", ""}) == b"\xff REDACTED"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("context_management", "tools[].defer_loading", "tools[web_search_20250305]"),
+        *("choices[1:]", "$schema", "a-b.c", "x" * 39, "n"),
+        "messages[].content[text_editor_code_execution_tool_result]",
+        ".".join(["a" * 24] * 4),
+    ],
+)
+def test_names_of_members_are_shown(name: str) -> None:
+    assert redact.name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("xai-CLIENTKEY12345", "tools[].gsk_0a1b2c3d4e5f", "AbCdEfGhIjK1.a"),
+        *("x" * 40, f"{'x' * 40}.a", f"tools[{'x' * 40}]", ".".join(["a" * 25] * 4)),
+        *("", "a b", "caf\xe9", "a/b", "a\n", 'a"', "name="),
+    ],
+)
+def test_names_that_may_be_keys_are_not(name: str) -> None:
+    assert redact.name(name) == "..."
+
+
+def test_a_name_that_is_a_key_by_its_look_is_none() -> None:
+    assert redact.name("tools[].sk-abcdefghijk") == "tools[].REDACTED"
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

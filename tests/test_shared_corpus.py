@@ -95,13 +95,15 @@ LEFT_OUT_OF_REQUESTS = (
     "output.name",
     "output.strict",
     "output_config.task_budget",
-    "parallel_tools",
+    "parallel_tool_calls",
+    "prefill",
     "presence_penalty",
     "prompt_cache_key",
     "prompt_cache_options",
     "provider",
     "reasoning",
     "reasoning.budget",
+    "reasoning.effort",
     "reasoning_format",
     "response_format[json_object]",
     "seed",
@@ -368,7 +370,7 @@ def streamed(
 def test_a_stream(row: Exchanged) -> None:
     written, translator = streamed(translation(row), [row.body])
     assert translator.finished
-    for name in translator.losses.names():
+    for name in translator.losses():
         assert is_one_of(name, LEFT_OUT_OF_ANSWERS), name
     usage = accepts_stream(OTHER[row.format], written)
     count = counted(row)

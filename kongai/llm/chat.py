@@ -9,6 +9,7 @@ In all of them None stands for what was not said.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +20,12 @@ StopReason: TypeAlias = Literal["end", "length", "tool", "sequence", "refusal", 
 """Why an answer ended: at its end, at the limit of tokens, with calls of tools, at a
 stop sequence, refused, or in the middle of a vendor's own tool."""
 
+NO_PARAMETERS = '{"type":"object","properties":{}}'
+"""The JSON Schema of a tool without parameters."""
+INVALID_JSON = "INVALID_JSON"
+"""Under which Anthropic asks to be given arguments that are no JSON object (its guide
+to fine-grained tool streaming)."""
+
 _MOST_LOSSES = 50
 _LONGEST_LOSS = 100
 
@@ -28,6 +35,20 @@ class Untranslatable(Exception):
 
     Its text names places and kinds, and never holds what a user wrote.
     """
+
+
+class GaveUp(Exception):
+    """The provider says, in the place of an answer, that there is none.
+
+    Args:
+        status: the HTTP status that fits.
+        message: the provider's own words, for the client.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
 
 
 class Losses:
@@ -182,6 +203,32 @@ class ChatRequest:
     user: str | None = None
     """The client's name for the person behind the request."""
     losses: Losses = field(default_factory=Losses, compare=False)
+
+
+def choice_of(chat: ChatRequest) -> ToolChoice | None:
+    """The choice of a tool, if there still is one to choose; else it is a loss."""
+    choice = chat.tool_choice
+    if choice is None:
+        return None
+    names = {tool.name for tool in chat.tools}
+    if choice.mode == "one" and choice.name not in names:
+        chat.losses.add("tool_choice")
+        return None
+    if not names:
+        if choice.mode == "required":
+            chat.losses.add("tool_choice")
+        return None
+    return choice
+
+
+def joined(texts: Sequence[Text]) -> str:
+    """Several texts as one, a line for each; pieces of one sentence stay together."""
+    pieces: list[str] = []
+    for index, text in enumerate(texts):
+        if index and not (text.cited or texts[index - 1].cited):
+            pieces.append("\n")
+        pieces.append(text.text)
+    return "".join(pieces)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kongai.llm.chat import (
+    ChatAnswer,
     ChatRequest,
     Media,
     Part,
@@ -42,6 +43,16 @@ def _size(parts: Iterable[Part]) -> tuple[int, int]:
         elif isinstance(part, Media):
             images += 1
     return size, images
+
+
+def answer_characters(answer: ChatAnswer) -> int:
+    """How many characters an answer has, thoughts and calls of tools included."""
+    return sum(
+        len(part.name) + len(part.arguments)
+        if isinstance(part, ToolCall)
+        else len(part.text)
+        for part in answer.parts
+    )
 
 
 def prompt_words(chat: ChatRequest) -> int:

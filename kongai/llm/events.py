@@ -116,34 +116,45 @@ def assemble(events: Iterable[Event]) -> ChatAnswer:
     """The answer that a stream tells, piece by piece."""
     answer = ChatAnswer()
     calls: dict[int, ToolCall] = {}
+    pieces: list[tuple[Text | Thinking | ToolCall, list[str]]] = []
+    of_calls: dict[int, list[str]] = {}
+
+    def begin(part: Text | Thinking | ToolCall) -> list[str]:
+        answer.parts.append(part)
+        pieces.append((part, []))
+        return pieces[-1][1]
+
     for event in events:
         last = answer.parts[-1] if answer.parts else None
         match event:
             case Started(id, model):
                 answer.id, answer.model = id, model
             case TextStart(cited):
-                answer.parts.append(Text("", cited=cited))
-            case TextDelta(text) if isinstance(last, Text):
-                last.text += text
+                begin(Text("", cited=cited))
             case ThinkingStart(redacted):
-                answer.parts.append(Thinking(redacted=redacted))
+                begin(Thinking(redacted=redacted))
+            case TextDelta(text) if isinstance(last, Text):
+                pieces[-1][1].append(text)
             case ThinkingDelta(text) if isinstance(last, Thinking):
-                last.text += text
+                pieces[-1][1].append(text)
             case Sealed(signature) if isinstance(last, Thinking):
                 last.signature = signature
             case ToolStart(number, id, name):
                 calls[number] = ToolCall(id, name, "")
-                answer.parts.append(calls[number])
+                of_calls[number] = begin(calls[number])
             case ToolDelta(number, json) if number in calls:
-                calls[number].arguments += json
+                of_calls[number].append(json)
             case Counted(usage):
                 answer.usage = usage
             case Stopped(reason, sequence):
                 answer.stop_reason, answer.stop_sequence = reason, sequence
             case _:
                 pass
-    for call in calls.values():
-        call.arguments = call.arguments or "{}"
+    for part, texts in pieces:
+        if isinstance(part, ToolCall):
+            part.arguments = "".join(texts) or "{}"
+        else:
+            part.text = "".join(texts)
     return answer
 
 

@@ -60,9 +60,15 @@ class Fields:
         except UNREADABLE:
             raise Untranslatable("expected a JSON object") from None
 
-    def has(self, name: str) -> bool:
-        """Whether there is such a member that is not null and was not taken."""
-        return name in self._members and bytes(self._members[name]) != b"null"
+    def has(self, name: str, *, empty: bool = True) -> bool:
+        """Whether there is such a member that is not null and was not taken.
+
+        Args:
+            name: the member.
+            empty: whether one that says nothing, such as an empty string, is one.
+        """
+        value = bytes(self._members.get(name, b"null"))
+        return value != b"null" and (empty or value not in _NOTHING)
 
     def starts(self, name: str) -> bytes:
         """The first byte of a member, which tells its type; empty without one."""

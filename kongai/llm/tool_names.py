@@ -25,11 +25,15 @@ def shorten(chat: ChatRequest, longest: int) -> dict[str, str]:
     Returns:
         The long names by their short ones.
     """
-    short = {
-        tool.name: _short(tool.name, longest)
-        for tool in chat.tools
-        if len(tool.name) > longest
+    # A tool that is offered no more may still be in the history.
+    called = {
+        part.name
+        for message in chat.messages
+        for part in message.parts
+        if isinstance(part, ToolCall)
     }
+    names = [tool.name for tool in chat.tools] + sorted(called)
+    short = {name: _short(name, longest) for name in names if len(name) > longest}
     if not short:
         return {}
     for tool in chat.tools:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kongai.llm.chat import ChatAnswer, ChatRequest, Losses, Untranslatable
-from kongai.llm.estimate import prompt_tokens
+from kongai.llm.chat import ChatAnswer, ChatRequest, GaveUp, Untranslatable
+from kongai.llm.estimate import answer_characters, prompt_tokens
 from kongai.llm.events import (
     Counted,
     Ended,
@@ -81,6 +81,7 @@ class Translation:
 
         Raises:
             Untranslatable: the provider's is no answer.
+            GaveUp: it is an error, although its status says otherwise.
         """
         answer = self._provider.decode_answer(body)
         return self._written(answer, envelope), answer
@@ -90,11 +91,14 @@ class Translation:
 
         Raises:
             Untranslatable: the stream is none, or not complete.
+            GaveUp: it tells an error.
         """
         decoder = self._provider.stream_decoder()
         events = [*decoder.feed(stream), *decoder.end()]
-        failed = next((event for event in events if isinstance(event, Failed)), None)
-        if failed is not None or not any(isinstance(e, Ended) for e in events):
+        for event in events:
+            if isinstance(event, Failed):
+                raise GaveUp(event.status, event.message)
+        if not any(isinstance(event, Ended) for event in events):
             raise Untranslatable("the stream is not complete")
         answer = assemble(events)
         return self._written(answer, envelope), answer
@@ -104,6 +108,7 @@ class Translation:
 
         Raises:
             Untranslatable: the provider's is no answer.
+            GaveUp: it is an error, although its status says otherwise.
         """
         answer = self._provider.decode_answer(body)
         restore(answer.parts, self._names)
@@ -122,6 +127,17 @@ class Translation:
         """The provider's error, as the client's format has it."""
         failed = self._provider.decode_error(status, body)
         return self._client.error_body(status, failed.message, request_id)
+
+    def refusal(self, given: GaveUp, request_id: str) -> bytes:
+        """What the provider said in the place of an answer, as the client's error."""
+        return self._client.error_body(given.status, given.message, request_id)
+
+    def usage(self, answer: ChatAnswer) -> Usage:
+        """The usage of an answer, estimated where the provider tells none."""
+        if answer.usage is not None and answer.usage.counted:
+            return answer.usage
+        written = estimate_tokens(answer_characters(answer))
+        return Usage(self.prompt_estimate, written, estimated=True)
 
     def _written(self, answer: ChatAnswer, envelope: Envelope) -> bytes:
         restore(answer.parts, self._names)
@@ -150,16 +166,20 @@ class StreamTranslator:
         self._decoder = decoder
         self._encoder = encoder
         self._names = names
-        self.losses: Losses = decoder.losses
-        """What of the stream the client's format can't say."""
+        self.failure: Untranslatable | None = None
+        """Why nothing more of the stream can be translated."""
         self._prompt_estimate = prompt_estimate
         self._characters = 0
         self.usage = Usage()
         self.model: str | None = None
         self.started = self.finished = self.broken = self.lost = False
 
+    def losses(self) -> list[str]:
+        """What of the stream could not be said."""
+        return [*self._decoder.losses.names(), *self._encoder.losses.names()]
+
     def translate(self, data: bytes) -> bytes:
-        """The next bytes for the client.
+        """The next bytes for the client; see `failure` then.
 
         Raises:
             Untranslatable: the stream is not what it should be.
@@ -192,24 +212,32 @@ class StreamTranslator:
             self.usage.estimated = True
 
     def _passed(self, events: list[Event]) -> bytes:
-        for event in events:
-            match event:
-                case Started(_, model):
-                    self.model = model
-                case TextDelta(text) | ThinkingDelta(text):
-                    self._note(len(text))
-                case ToolStart(_, _, name):
-                    self._note(len(name))
-                case ToolDelta(_, json):
-                    self._note(len(json))
-                case Counted(usage):
-                    self.usage = usage
-                case Ended() | Failed():
-                    # An error ends a stream too: the provider has said how it went.
-                    self.finished = True
-                case _:
-                    pass
-        return self._encoder.encode(restored(events, self._names))
+        pieces: list[bytes] = []
+        for event in restored(events, self._names):
+            self._look_at(event)
+            try:
+                pieces.append(self._encoder.encode((event,)))
+            except Untranslatable as failure:
+                self.failure = failure
+                break
+            # An error ends a stream too: the provider has said how it went.
+            self.finished = self.finished or isinstance(event, (Ended, Failed))
+        return b"".join(pieces)
+
+    def _look_at(self, event: Event) -> None:
+        match event:
+            case Started(_, model):
+                self.model = model
+            case TextDelta(text) | ThinkingDelta(text):
+                self._note(len(text))
+            case ToolStart(_, _, name):
+                self._note(len(name))
+            case ToolDelta(_, json):
+                self._note(len(json))
+            case Counted(usage):
+                self.usage = usage
+            case _:
+                pass
 
     def _note(self, characters: int) -> None:
         self.started = True

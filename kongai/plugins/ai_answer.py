@@ -7,15 +7,15 @@ import zlib
 from collections.abc import Iterator
 from typing import cast
 
+from kongai import redact
 from kongai.content_coding import ContentDecoder
 from kongai.errors import GatewayError, UpstreamTruncated
 from kongai.exchange import Exchange, UpstreamRequest, UpstreamResponse
 from kongai.llm.call import Call
 from kongai.llm.chat import Untranslatable
 from kongai.llm.formats import AnswerReader, Envelope
-from kongai.llm.formats.whole import MAX_WHOLE_ANSWER
+from kongai.llm.formats.along import MAX_WHOLE_ANSWER
 from kongai.llm.translate import StreamTranslator, Translation, WholeFacts
-from kongai.llm.usage import Usage
 from kongai.sse import is_event_stream
 
 PING_INTERVAL = 15.0
@@ -142,8 +142,12 @@ def translated_stream(
                 if call.payload is not None:
                     call.payload.append(shown)
                 yield shown
+            if translator.failure is not None:
+                raise translator.failure
         if rest := translator.end():
             yield rest
+        if translator.failure is not None:
+            raise translator.failure
     except (Untranslatable, ValueError) as error:
         translator.broken = True
         raise UpstreamTruncated(ended="transformation_failed") from error
@@ -151,7 +155,7 @@ def translated_stream(
         call.received = time.perf_counter()
         translator.estimate()
         call.response_model = translator.model
-        note_losses(call, translator.losses.names())
+        note_losses(call, translator.losses())
     if not (translator.finished and decoder.complete):
         raise UpstreamTruncated(ended="no_terminal_event")
 
@@ -187,6 +191,7 @@ def translated_whole(exchange: Exchange, call: Call, translation: Translation) -
 
     Raises:
         TransformationFailed: it is no answer.
+        GaveUp: it is an error, although its status is 200.
         UpstreamError: it broke off.
     """
     upstream = cast("UpstreamResponse", exchange.upstream_response)
@@ -206,17 +211,20 @@ def translated_whole(exchange: Exchange, call: Call, translation: Translation) -
         ) from error
     call.received = call.first_token = time.perf_counter()
     call.response_model = answer.model
-    call.reader = WholeFacts(answer.usage or Usage(), answer.model)
+    call.reader = WholeFacts(translation.usage(answer), answer.model)
     note_losses(call, answer.losses.names())
     return written
 
 
 def translated_error(exchange: Exchange, call: Call, translation: Translation) -> bytes:
-    """The provider's error in the client's format."""
+    """The provider's error in the client's format.
+
+    A provider may quote the key that it was given: that is not the client's to know.
+    """
     upstream = cast("UpstreamResponse", exchange.upstream_response)
     try:
-        body = _whole_body(upstream)
-    except ValueError:
+        body = redact.raw(_whole_body(upstream), exchange.secret_values)
+    except Untranslatable:
         body = b""
     call.received = time.perf_counter()
     return translation.error(upstream.status, body, exchange.id)
@@ -229,9 +237,9 @@ def _whole_body(upstream: UpstreamResponse) -> bytes:
         pieces.append(decoder.feed(chunk))
         size += len(pieces[-1])
         if size > MAX_WHOLE_ANSWER:
-            raise ValueError("too long")
+            raise Untranslatable("too long")
     if decoder.broken or not decoder.complete:
-        raise ValueError("not in its content-coding")
+        raise Untranslatable("not in a content-coding that can be undone")
     return b"".join(pieces)
 
 

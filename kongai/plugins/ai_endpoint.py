@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from werkzeug.datastructures import Headers
 
-from kongai import forwarding, registry
+from kongai import forwarding, redact, registry
 from kongai.balancer import Address, forward
 from kongai.content_coding import takes_gzip
 from kongai.entities.types import DEFAULT_PORTS
@@ -22,8 +22,9 @@ from kongai.plugins.ai_proxy_config import Target
 from kongai.plugins.ai_templates import is_template
 
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
-# What a client calls a key may be a word; that is not taken out of the whole record.
-_SHORTEST_KEY = 8
+# In which vendors take their keys.
+_KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_KEY_ARGUMENTS = ("key", "api-key", "api_key", "access_token")
 
 
 class _Own(NamedTuple):
@@ -31,19 +32,19 @@ class _Own(NamedTuple):
 
     headers: re.Pattern[str]
     credentials: tuple[str, ...]
-    """Headers with a key, the usual one first."""
+    """Headers in which they send the vendor's key, the usual one first."""
     arguments: tuple[str, ...] = ()
 
 
 _OWN = {
     "anthropic": _Own(
         re.compile("anthropic-.*", re.IGNORECASE),
-        ("x-api-key", "authorization"),
+        ("x-api-key", "authorization", "api-key"),
         ("beta",),
     ),
     "openai": _Own(
         re.compile("openai-(?:organization|project|beta)", re.IGNORECASE),
-        ("authorization",),
+        ("authorization", "api-key"),
     ),
 }
 
@@ -139,7 +140,7 @@ class Endpoint:
             headers["Content-Type"] = "application/json"
         if auth.header_name is not None and auth.header_value is not None:
             exchange.secret_names |= {auth.header_name.lower()}
-            exchange.secret_values |= {auth.header_value}
+            exchange.secret_values |= _with_token(auth.header_value)
             if not (auth.allow_override and auth.header_name in headers):
                 headers[auth.header_name] = auth.header_value
         return headers
@@ -160,22 +161,25 @@ class Endpoint:
             if key is not None:
                 bearer = "Bearer " if wanted == "authorization" else ""
                 headers[wanted] = bearer + key
-        for name in own.credentials:
+        for name in _KEY_HEADERS:
             if name != kept.lower():
                 headers.pop(name, None)
 
     def _query(self, exchange: Exchange) -> str | None:
         """The client's query as the provider gets it."""
         auth, query = self._target.auth, exchange.query
-        for own in self._foreign.arguments if self._foreign else ():
-            query = query_without(query or "", own) or None
+        name, value = auth.param_name, auth.param_value
+        given = auth.param_location == "query" and name is not None
+        if self._foreign is not None:
+            for other in (*self._foreign.arguments, *_KEY_ARGUMENTS):
+                if not (given and other == name):
+                    query = query_without(query or "", other) or None
         if self._provider.version_argument is not None:
             version = self._target.model.options.azure_api_version
             query = _with_argument(
                 query, self._provider.version_argument, version, keeps=True
             )
-        name, value = auth.param_name, auth.param_value
-        if auth.param_location != "query" or name is None or value is None:
+        if not given or name is None or value is None:
             return query
         exchange.secret_names |= {name.lower()}
         exchange.secret_values |= {value, quote(value, safe="")}
@@ -196,7 +200,8 @@ class Endpoint:
         if given is None or not auth.allow_override:
             return with_fields(body, {name: value})
         written = bytes(given).decode()
-        if written.startswith('"') and len(written) > _SHORTEST_KEY:
+        # What a client calls a key may be a word: that stays in the record.
+        if written.startswith('"') and len(written) > redact.SHORTEST:
             exchange.secret_values |= {written[1:-1]}
         return body if self._foreign is None else with_fields(body, {name: given})
 
@@ -211,6 +216,12 @@ def _key(headers: Headers, own: _Own) -> str | None:
         if bearer is not None:
             return bearer.group(1)
     return None
+
+
+def _with_token(value: str) -> set[str]:
+    """A header's credential, and its token alone: that may be quoted without scheme."""
+    token = value.partition(" ")[2].strip()
+    return {value, token} if len(token) >= redact.SHORTEST else {value}
 
 
 def _set_flag(headers: Headers, name: str, value: bool | None) -> None:

@@ -26,7 +26,7 @@ from kongai.errors import RequestRejected
 from kongai.exchange import Attempt, Exchange, UpstreamRequest, UpstreamResponse
 from kongai.llm import pricing
 from kongai.llm.call import Call
-from kongai.llm.chat import Untranslatable
+from kongai.llm.chat import GaveUp, Untranslatable
 from kongai.llm.translate import Translation
 from kongai.plugin import Plugin
 from kongai.plugins import ai_answer, ai_request
@@ -43,6 +43,7 @@ from kongai.sse import CONTENT_TYPE
 _PRINTABLE = string.punctuation + " "
 _LONGEST = 200
 _JSON = "application/json"
+_WITHOUT_BODY = (204, 304)
 # What tells of the body as it was before it was translated.
 _OF_THE_BODY = ("Content-Length", "Content-Encoding", "Content-MD5", "ETag")
 
@@ -184,7 +185,8 @@ class AIProxy(Plugin):
         if call.translation is not None:
             names = [*call.translation.chat.losses.names(), *call.dropped]
             if names:
-                exchange.log.set("kongai.dropped", [redact.text(n) for n in names])
+                shown = dict.fromkeys(map(redact.name, names))
+                exchange.log.set("kongai.dropped", list(shown))
         if self.config.logging.log_statistics:
             prepared: _Prepared = exchange.state.get(self, self._prepared)
             self._statistics.write(exchange, call, self.id, prepared.config.model)
@@ -205,18 +207,18 @@ class AIProxy(Plugin):
         self, exchange: Exchange, api_path: str, config: AIProxyConfig
     ) -> Response:
         """Answer what the provider has nothing like."""
-        body = ai_request.read_body(exchange, config.max_request_body_size or None)
-        try:
-            answer = self._client.answer_locally(api_path, body)
-        except Untranslatable as error:
-            raise RequestRejected(f"cannot be counted: {error}") from error
-        if answer is None:
+        if api_path not in self._client.LOCAL_PATHS:
             raise RequestRejected(
                 f"provider {config.model.provider} has no such path; it is asked in "
                 f"another format than llm_format {config.llm_format}",
                 status=404,
                 ended="no_such_path",
             )
+        body = ai_request.read_body(exchange, config.max_request_body_size or None)
+        try:
+            answer = self._client.answer_locally(api_path, body)
+        except Untranslatable as error:
+            raise RequestRejected(f"cannot be counted: {error}") from error
         exchange.log.set("kongai.usage_estimated", True)
         response = Response(answer, content_type=_JSON)
         response.headers["X-Kongai-Estimated"] = "input_tokens"
@@ -240,8 +242,14 @@ class AIProxy(Plugin):
             call.events = translation.stream(ai_answer.envelope_of(exchange, call))
             kind = CONTENT_TYPE
         elif upstream.status == 200:
-            call.answer = ai_answer.translated_whole(exchange, call, translation)
             kind = CONTENT_TYPE if call.streaming else _JSON
+            try:
+                call.answer = ai_answer.translated_whole(exchange, call, translation)
+            except GaveUp as error:
+                said = translation.refusal(error, exchange.id)
+                call.answer, kind = redact.raw(said, exchange.secret_values), _JSON
+                response.status_code = error.status
+                response.headers.pop("X-Kong-LLM-Model", None)
         elif upstream.status >= 400:
             call.answer = ai_answer.translated_error(exchange, call, translation)
             kind = _JSON
@@ -250,7 +258,7 @@ class AIProxy(Plugin):
         for name in _OF_THE_BODY:
             response.headers.pop(name, None)
         response.headers["Content-Type"] = kind
-        if call.answer is not None and not call.streaming:
+        if call.answer is not None and kind == _JSON:
             response.headers["Content-Length"] = str(len(call.answer))
         request_id = response.headers.get("x-request-id")
         if request_id is not None and "request-id" not in response.headers:
@@ -294,6 +302,8 @@ def _make_plain(call: Call, upstream: UpstreamResponse, response: Response) -> N
 
 def _may_compress(exchange: Exchange, response: Response) -> bool:
     """Whether a body of ours may go in gzip: no stream, and the client takes it."""
+    if exchange.request.method == "HEAD" or response.status_code in _WITHOUT_BODY:
+        return False
     streamed = response.headers.get("Content-Type", "").startswith(CONTENT_TYPE)
     coded = "Content-Encoding" in response.headers
     return not (streamed or coded) and takes_gzip(exchange.headers)

@@ -182,7 +182,8 @@ def test_requests_for_anthropic(fact: Fact, line: Line) -> None:
         headers=BEARER,
         body=asked(),
         upstream=says(FIXTURE),
-        record=tokens(0, 0),
+        # Estimated: a fourth of the characters.
+        record={**tokens(4, 6), "kongai.usage_estimated": True},
     ),
 )
 def test_answers_of_anthropic(fact: Fact, line: Line) -> None:
@@ -206,7 +207,8 @@ def test_answers_of_anthropic(fact: Fact, line: Line) -> None:
         headers=BEARER,
         body=asked(),
         upstream=says(FIXTURE[:-1] + b',"usage":{"foo":1}}'),
-        record=tokens(0, 0),
+        # Estimated: a fourth of the characters.
+        record={**tokens(4, 6), "kongai.usage_estimated": True},
     ),
 )
 def test_a_usage_of_unknown_names_is_empty(fact: Fact, line: Line) -> None:

@@ -7,9 +7,12 @@ means the same as before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
+
+import msgspec
 
 from kongai.llm.chat import (
     ChatAnswer,
@@ -30,7 +33,7 @@ from kongai.llm.usage import Usage
 
 Said: TypeAlias = tuple[ChatRequest, set[str]]
 Sayable: TypeAlias = Callable[[ChatRequest], Said]
-_NO_PARAMETERS = '{"type":"object","properties":{}}'
+_CLOSED = {"additionalProperties": False}
 
 
 def of(kind: Any, parts: Sequence[Part]) -> list[Any]:
@@ -42,15 +45,18 @@ def of(kind: Any, parts: Sequence[Part]) -> list[Any]:
 
 def in_openai(chat: ChatRequest) -> Said:
     lost: set[str] = set()
+    _note_prefill(chat, lost)
+    messages = [_openai_message(message, lost) for message in _turns(chat.messages)]
     said = replace(
         chat,
-        messages=[_openai_message(message, lost) for message in chat.messages],
-        tools=[_with_parameters(tool) for tool in chat.tools],
+        messages=_results_with_what_follows(messages),
+        tools=[_openai_tool(tool, lost) for tool in chat.tools],
+        tool_choice=_choice(chat, lost),
         stop=chat.stop[:4],
         usage_in_stream=chat.stream,
     )
     if not chat.tools:
-        said.tool_choice = said.parallel_tools = None
+        said.parallel_tools = None
     if len(chat.stop) > 4:
         lost.add("stop")
     if chat.user is not None and len(chat.user) > 64:
@@ -60,11 +66,55 @@ def in_openai(chat: ChatRequest) -> Said:
     if wanted is not None and not wanted.enabled:
         said.reasoning = Reasoning(False)
     elif wanted is not None and wanted.effort is not None:
-        high = wanted.effort in ("high", "xhigh", "max")
-        said.reasoning = Reasoning(effort="high" if high else wanted.effort)
+        above = wanted.effort in ("xhigh", "max")
+        if above:
+            lost.add("reasoning.effort")
+        said.reasoning = Reasoning(effort="high" if above else wanted.effort)
     if chat.output is not None:
         said.output = replace(chat.output, name=chat.output.name or "output")
     return said, lost
+
+
+def _turns(messages: Sequence[Message]) -> list[Message]:
+    """Results must follow their calls: those in turns of their own are one turn."""
+    turns: list[Message] = []
+    for message in messages:
+        more = turns and turns[-1].role == "user" and of(ToolResult, message.parts)
+        before = turns.pop().parts if more else []
+        turns.append(Message(message.role, [*before, *message.parts]))
+    return turns
+
+
+def _results_with_what_follows(messages: Sequence[Message]) -> list[Message]:
+    """What a user says behind nothing but results is read as of the same turn."""
+    read: list[Message] = []
+    for message in messages:
+        last = read[-1] if read else Message("system")
+        if message.role == "user" and last.parts == of(ToolResult, last.parts) != []:
+            last.parts.extend(message.parts)
+        else:
+            read.append(message)
+    return read
+
+
+def _openai_tool(tool: Tool, lost: set[str]) -> Tool:
+    said = _with_parameters(tool)
+    if said.strict and not _is_strict(json.loads(said.parameters or "")):
+        lost.add("tools[].strict")
+        said.strict = None
+    return said
+
+
+def _is_strict(schema: Any) -> bool:
+    """Whether an object takes what it must be given, and nothing else."""
+    if schema.get("type") != "object":
+        return True
+    members = schema.get("properties", {})
+    return (
+        schema.get("additionalProperties") is False
+        and schema.get("required", []) == sorted(members)
+        and all(map(_is_strict, members.values()))
+    )
 
 
 def _openai_message(message: Message, lost: set[str]) -> Message:
@@ -75,6 +125,8 @@ def _openai_message(message: Message, lost: set[str]) -> Message:
         if any(call.cache for call in calls):
             lost.add("cache_control")
         texts = _line_by_line(of(Text, message.parts))
+        if not texts and not calls:
+            texts = [Text("")]
         calls = [replace(call, cache=None) for call in calls]
         return Message("assistant", [*_thoughts(message.parts), *texts, *calls])
     results = of(ToolResult, message.parts)
@@ -132,7 +184,37 @@ def _unsigned(thought: Thinking) -> bool:
 
 
 def _with_parameters(tool: Tool) -> Tool:
-    return replace(tool, parameters=tool.parameters or _NO_PARAMETERS)
+    """A tool whose schema says that it is one of an object, and of which."""
+    text = tool.parameters or "{}"
+    given = json.loads(text)
+    missing: dict[str, Any] = {} if "type" in given else {"type": "object"}
+    if "properties" not in given and given.get("type", "object") == "object":
+        missing["properties"] = {}
+    if not missing:
+        return replace(tool)
+    members = [
+        f"{msgspec.json.encode(name).decode()}:{json.dumps(value)}"
+        for name, value in {**given, **missing}.items()
+    ]
+    return replace(tool, parameters="{" + ",".join(members) + "}")
+
+
+def _choice(chat: ChatRequest, lost: set[str]) -> ToolChoice | None:
+    """The choice, where the tool that is to be called is offered."""
+    wanted = chat.tool_choice
+    if wanted is None or (wanted.mode in ("auto", "none") and chat.tools):
+        return wanted
+    names = [tool.name for tool in chat.tools]
+    if wanted.name in names or (wanted.mode == "required" and names):
+        return wanted
+    if wanted.mode in ("one", "required"):
+        lost.add("tool_choice")
+    return None
+
+
+def _note_prefill(chat: ChatRequest, lost: set[str]) -> None:
+    if chat.messages and chat.messages[-1].role == "assistant":
+        lost.add("prefill")
 
 
 # Anthropic's, in a dialect that takes sampling and thinks as it sees fit.
@@ -140,13 +222,17 @@ def _with_parameters(tool: Tool) -> Tool:
 
 def in_anthropic(chat: ChatRequest) -> Said:
     lost: set[str] = set()
-    system = [p for m in chat.messages if m.role == "system" for p in m.parts]
+    _note_prefill(chat, lost)
+    system = _visible([p for m in chat.messages if m.role == "system" for p in m.parts])
     spoken = [message for message in chat.messages if message.role != "system"]
     messages = [_anthropic_message(message, lost) for message in spoken]
+    messages = [message for message in messages if message.parts]
+    choice = _choice(chat, lost)
     said = replace(
         chat,
         messages=[Message("system", system)] * bool(system) + messages,
         tools=[_with_parameters(tool) for tool in chat.tools],
+        tool_choice=choice,
         parallel_tools=None,
         seed=None,
         frequency_penalty=None,
@@ -154,11 +240,9 @@ def in_anthropic(chat: ChatRequest) -> Said:
         stop=[sequence for sequence in chat.stop if sequence.strip()],
         usage_in_stream=True,
     )
-    if not chat.tools:
-        said.tool_choice = None
-    elif chat.parallel_tools is False and chat.tool_choice != ToolChoice("none"):
+    if chat.tools and chat.parallel_tools is False and choice != ToolChoice("none"):
         said.parallel_tools = False
-        said.tool_choice = chat.tool_choice or ToolChoice("auto")
+        said.tool_choice = choice or ToolChoice("auto")
     if chat.temperature is not None and chat.temperature > 1:
         lost.add("temperature")
         said.temperature = 1.0
@@ -181,12 +265,30 @@ def _anthropic_message(message: Message, lost: set[str]) -> Message:
     thoughts = of(Thinking, message.parts)
     if any(_unsigned(thought) for thought in thoughts):
         lost.add("thinking")
-    kept = [
-        part
-        for part in message.parts
-        if not (isinstance(part, Thinking) and _unsigned(part))
-    ]
-    return Message(message.role, kept)
+    if len(message.parts) == 1 and message.role == "assistant":
+        kept = _visible(message.parts)
+    else:
+        kept = _anthropic_content(message.parts)
+    return Message(
+        message.role,
+        [
+            replace(part, parts=_anthropic_content(part.parts))
+            if isinstance(part, ToolResult)
+            else part
+            for part in kept
+            if not (isinstance(part, Thinking) and _unsigned(part))
+        ],
+    )
+
+
+def _anthropic_content(parts: Sequence[Any]) -> list[Any]:
+    """One plain text is a string, and that may be of nothing but white space."""
+    plain = len(parts) == 1 and isinstance(parts[0], Text) and parts[0].cache is None
+    return [*parts] if plain else _visible(parts)
+
+
+def _visible(parts: Sequence[Any]) -> list[Any]:
+    return [p for p in parts if not isinstance(p, Text) or p.text.strip()]
 
 
 def _anthropic_reasoning(wanted: Reasoning | None, lost: set[str]) -> Reasoning | None:
@@ -194,7 +296,10 @@ def _anthropic_reasoning(wanted: Reasoning | None, lost: set[str]) -> Reasoning 
         return None
     if wanted.budget is not None:
         lost.add("reasoning.budget")
-    return Reasoning(effort="low" if wanted.effort == "minimal" else wanted.effort)
+    if wanted.effort == "minimal":
+        lost.add("reasoning.effort")
+        return Reasoning(effort="low")
+    return Reasoning(effort=wanted.effort)
 
 
 def _anthropic_output(output: OutputSchema, lost: set[str]) -> OutputSchema:
@@ -204,7 +309,18 @@ def _anthropic_output(output: OutputSchema, lost: set[str]) -> OutputSchema:
         lost.add("output.description")
     if output.strict is False:
         lost.add("output.strict")
-    return OutputSchema(output.schema)
+    shut = _shut(msgspec.json.decode(output.schema))
+    return OutputSchema(msgspec.json.encode(shut).decode())
+
+
+def _shut(schema: Any) -> Any:
+    """A schema whose objects take nothing else, unless they say so."""
+    if schema.get("type") != "object":
+        return schema
+    members = schema.get("properties", {})
+    inner = {name: _shut(member) for name, member in members.items()}
+    given = {**schema, "properties": inner} if "properties" in schema else schema
+    return given if "additionalProperties" in given else {**given, **_CLOSED}
 
 
 # Answers

@@ -63,8 +63,28 @@ object_texts = st.builds(
     objects,
     st.booleans(),
 )
-schemas = objects.map(lambda value: json.dumps({**value, "type": "object"}))
+plain_schemas = st.builds(
+    lambda value, more: json.dumps({**value, **more}),
+    objects,
+    st.sampled_from([{"type": "object"}, {}, {"type": "object", "properties": {}}]),
+)
 names = st.from_regex(r"[a-zA-Z0-9_-]{1,20}", fullmatch=True)
+properties = st.recursive(
+    st.sampled_from([{"type": "string"}, {"enum": [{"type": "object"}]}]),
+    lambda inner: st.builds(
+        lambda members, missing, more: {
+            "type": "object",
+            "properties": members,
+            "required": sorted(members)[missing:],
+            **more,
+        },
+        st.dictionaries(names, inner, max_size=3),
+        st.sampled_from([0, 0, 1]),
+        st.sampled_from([*[{"additionalProperties": False}] * 3, {}]),
+    ),
+    max_leaves=4,
+)
+schemas = plain_schemas | properties.map(json.dumps)
 marks = st.none() | st.sampled_from([{"type": "ephemeral"}, {"type": "x", "ttl": "1h"}])
 base64s = st.binary(min_size=1, max_size=6).map(lambda data: b64encode(data).decode())
 urls = names.map("https://example.com/{}".format)
@@ -104,6 +124,9 @@ def conversations(draw: DrawFn, *, thinks: bool = False) -> list[Message]:
     for _ in range(draw(st.integers(1, 3))):
         least = 0 if results else 1
         said = draw(st.lists(shown, min_size=least, max_size=3))
+        if len(results) > 1 and draw(st.booleans()):
+            # Some clients give them back in turns of their own.
+            messages.append(Message("user", [results.pop(0)]))
         messages.append(Message("user", [*results, *said]))
         if draw(st.booleans()):
             break
@@ -186,6 +209,7 @@ def choices(tools: list[Tool], *, forced: bool) -> st.SearchStrategy[ToolChoice 
     possible: list[ToolChoice | None] = [None, ToolChoice("auto"), ToolChoice("none")]
     if forced:
         possible.append(ToolChoice("required"))
+        possible.append(ToolChoice("one", "a_tool_that_is_offered_no_more"))
         possible += [ToolChoice("one", tool.name) for tool in tools]
     return st.sampled_from(possible)
 

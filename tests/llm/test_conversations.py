@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-from kongai.llm.chat import ChatAnswer, ChatRequest, Losses, Untranslatable
+from kongai.llm.chat import ChatAnswer, ChatRequest, GaveUp, Losses, Untranslatable
 from kongai.llm.events import Event, Failed, assemble, replay
 from kongai.llm.formats import (
     Dialect,
@@ -76,13 +76,17 @@ class Side:
         json.loads(body.decode())
         return self.format.decode_answer(body)
 
-    def streamed(self, events: Iterable[Event], cuts: list[int]) -> ChatAnswer:
-        stream = self.format.stream_encoder(ENVELOPE).encode(events)
+    def streamed(
+        self, events: Iterable[Event], cuts: list[int]
+    ) -> tuple[ChatAnswer, list[str]]:
+        """The answer that a stream tells, and what was lost in writing it."""
+        encoder = self.format.stream_encoder(ENVELOPE)
+        stream = encoder.encode(events)
         decoder = self.format.stream_decoder()
         pieces = chop(stream, *(min(cut, len(stream)) for cut in cuts))
         found = [event for piece in pieces for event in decoder.feed(piece)]
         assert decoder.losses.names() == []
-        return assemble([*found, *decoder.end()])
+        return assemble([*found, *decoder.end()]), encoder.losses.names()
 
 
 SIDES = {
@@ -169,7 +173,9 @@ def test_a_stream_tells_what_the_whole_answer_does(
 ) -> None:
     events = data.draw(some.streams_of(answer))
     cuts = data.draw(st.lists(st.integers(0, 5000), max_size=8))
-    assert told(side.streamed(events, cuts)) == told(side.whole(answer))
+    streamed, lost = side.streamed(events, cuts)
+    assert told(streamed) == told(side.whole(answer))
+    assert lost == answer.losses.names()
 
 
 # What no client or provider should send
@@ -201,8 +207,9 @@ def requests_pass(format: Format, body: bytes) -> None:
     """Whatever can be read can be written everywhere, or is refused."""
     assert isinstance(format.read_request(body), RequestFacts)
     json.dumps(dict(format.ask_for_usage(body)))
-    with suppress(Untranslatable):
-        format.answer_locally("/v1/messages/count_tokens", body)
+    for path in format.LOCAL_PATHS:
+        with suppress(Untranslatable):
+            json.loads(format.answer_locally(path, body))
     for other in FORMATS:
         for dialect in DIALECTS:
             with suppress(Untranslatable):
@@ -212,7 +219,7 @@ def requests_pass(format: Format, body: bytes) -> None:
 
 def answers_pass(format: ProviderFormat, body: bytes) -> None:
     for client in CLIENTS:
-        with suppress(Untranslatable):
+        with suppress(Untranslatable, GaveUp):
             answer = format.decode_answer(body)
             json.loads(client.encode_answer(answer, ENVELOPE).decode())
 
@@ -220,11 +227,20 @@ def answers_pass(format: ProviderFormat, body: bytes) -> None:
 def streams_pass(format: ProviderFormat, stream: bytes, cuts: list[int]) -> None:
     pieces = chop(stream, *(min(cut, len(stream)) for cut in cuts))
     for client in CLIENTS:
-        translator = Translation(client, format, ChatRequest()).stream(ENVELOPE)
+        translation = Translation(client, format, ChatRequest())
+        translator = translation.stream(ENVELOPE)
         with suppress(Untranslatable):
             for piece in [*pieces]:
                 translator.translate(piece).decode()
-            translator.end().decode()
+                if translator.failure is not None:
+                    assert not translator.finished
+                    break
+            else:
+                translator.end().decode()
+        assert translator.usage.completion_tokens >= 0
+        with suppress(Untranslatable, GaveUp):
+            _, answer = translation.assembled(stream, ENVELOPE)
+            assert translation.usage(answer).completion_tokens >= 0
         client.usage_hider().feed(stream)
         client.whole_of(stream)
 

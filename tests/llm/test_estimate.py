@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kongai.llm.chat import (
+    ChatAnswer,
     ChatRequest,
     Media,
     Message,
@@ -13,7 +16,7 @@ from kongai.llm.chat import (
     ToolCall,
     ToolResult,
 )
-from kongai.llm.estimate import prompt_tokens, prompt_words
+from kongai.llm.estimate import answer_characters, prompt_tokens, prompt_words
 
 
 def chat(*parts: Part) -> ChatRequest:
@@ -50,6 +53,19 @@ def test_a_whole_prompt() -> None:
 def test_four_bytes_a_token_are_counted_over_the_whole_prompt() -> None:
     """Many short texts take no more tokens than a long one."""
     assert prompt_tokens(chat(*[Text("x")] * 100)) == 25
+
+
+@pytest.mark.parametrize(
+    ("parts", "characters"),
+    [
+        ([], 0),
+        ([Text("日本"), Text("!")], 3),
+        ([Thinking("hm", "seal"), Thinking(redacted="xyz")], 2),
+        ([ToolCall("an id", "look", '{"a":1}')], 11),
+    ],
+)
+def test_the_length_of_an_answer(parts: list[Any], characters: int) -> None:
+    assert answer_characters(ChatAnswer(parts=parts)) == characters
 
 
 def test_words() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 
 from kongai.llm.chat import ChatAnswer, Text, Thinking, ToolCall
@@ -96,6 +98,26 @@ def test_calls_may_come_in_turns() -> None:
         ToolCall("b", "wait", '{"s":1}'),
         ToolCall("c", "stop", "{}"),
     ]
+
+
+PIECE = "some words of a thought "
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        [ThinkingStart(), *[ThinkingDelta(PIECE)] * 100_000],
+        [TextStart(), *[TextDelta(PIECE)] * 100_000],
+        [ToolStart(0, "a", "f"), *[ToolDelta(0, PIECE)] * 100_000],
+    ],
+    ids=["thinking", "text", "a call"],
+)
+def test_many_pieces_are_joined_in_linear_time(stream: list[Event]) -> None:
+    began = process_time()
+    (part,) = assemble(stream).parts
+    assert process_time() - began < 3
+    text = part.arguments if isinstance(part, ToolCall) else part.text
+    assert text == PIECE * 100_000
 
 
 @pytest.mark.parametrize(

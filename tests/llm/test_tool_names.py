@@ -58,6 +58,14 @@ def test_a_long_name_is_shortened_wherever_it_stands() -> None:
     assert names_of(chat) == {short, "wait"}
 
 
+def test_the_name_of_a_tool_that_is_offered_no_more_is_shortened() -> None:
+    chat, offered = asking(LONG, "wait"), asking(LONG)
+    chat.tools = [Tool("wait")]
+    names = shorten(chat, 64)
+    assert names == shorten(offered, 64)
+    assert names_of(chat) == {*names, "wait"}
+
+
 def test_ids_and_texts_stay() -> None:
     chat, before = asking(LONG), asking(LONG)
     shorten(chat, 64)

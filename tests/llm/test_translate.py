@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from kongai.llm.chat import ChatRequest, Message, Text, Tool, Untranslatable
+from kongai.llm.chat import (
+    ChatAnswer,
+    ChatRequest,
+    GaveUp,
+    Message,
+    Text,
+    Tool,
+    ToolCall,
+    Untranslatable,
+)
 from kongai.llm.formats import Dialect, Envelope, anthropic, ollama, openai
 from kongai.llm.translate import StreamTranslator, Translation
 from kongai.llm.usage import Usage
@@ -94,6 +103,21 @@ STREAMS: dict[str, tuple[Any, list[bytes], tuple[Any, ...]]] = {
         [chunk(role="assistant", content="")],
         (Usage(), "gpt-x", False, False),
     ),
+    "cut off, with a count": (
+        openai,
+        [chunk(content="12345"), usage(15, 9)],
+        (COUNTED, "gpt-x", True, False),
+    ),
+    "counted from chunk to chunk": (
+        openai,
+        [usage(15, 1), chunk(content="so"), usage(15, 9), chunk("stop"), DONE],
+        (COUNTED, "gpt-x", True, True),
+    ),
+    "a reason that is a failure": (
+        openai,
+        [chunk("error", content="so"), usage(15, 9), DONE],
+        (COUNTED, "gpt-x", True, True),
+    ),
     "an error": (
         openai,
         [chunk(content="so"), b'data: {"error":{"message":"no"}}\n\n'],
@@ -133,7 +157,43 @@ def test_each_piece_is_passed_on_when_it_comes() -> None:
 
 def test_a_stream_names_what_it_loses() -> None:
     translator, _ = passed(chunk(content="so", audio={"id": "x"}))
-    assert translator.losses.names() == ["choices[].delta.audio"]
+    assert translator.losses() == ["choices[].delta.audio"]
+
+
+def test_what_the_clients_format_cannot_say_of_a_stream_is_named_behind_it() -> None:
+    translator, _ = passed(
+        ANTHROPIC_START,
+        event("content_block_start", content_block={"type": "server_tool_use"}),
+        event("message_delta", delta={"stop_reason": "pause_turn"}),
+        event("message_stop"),
+        to=openai,
+        by=anthropic,
+    )
+    assert translator.losses() == ["content[server_tool_use]", "stop_reason"]
+
+
+def broken_call(arguments: str) -> bytes:
+    function = {"name": "f", "arguments": arguments}
+    return chunk(tool_calls=[{"index": 0, "id": "a", "function": function}])
+
+
+def test_what_comes_before_a_failure_in_the_same_read_is_kept() -> None:
+    translator, _ = passed(chunk(role="assistant", content=""), end=False)
+    told = translator.translate(
+        chunk(content="so") + broken_call("[1]") + chunk("stop") + DONE
+    )
+    assert [kind for kind, _ in events([told])] == [
+        *("content_block_start", "content_block_delta", "content_block_stop"),
+        *("content_block_start", "content_block_delta"),
+    ]
+    assert str(translator.failure) == "the arguments of a tool call are no JSON object"
+    assert not translator.finished
+
+
+def test_a_stream_that_can_be_told_to_its_end_has_no_failure() -> None:
+    translator, _ = passed(broken_call("{}"), chunk("stop"), DONE)
+    assert translator.failure is None
+    assert translator.finished
 
 
 def test_a_client_is_kept_waiting_in_its_own_format() -> None:
@@ -202,7 +262,7 @@ def test_a_stream_that_was_not_asked_for_is_put_together() -> None:
     [
         b"",
         chunk(content="so"),
-        chunk(content="so") + b'data: {"error":{"message":"no"}}\n\n' + DONE,
+        usage(15, 9) + DONE,
         b'{"choices":[]}',
     ],
 )
@@ -210,6 +270,62 @@ def test_a_stream_that_is_not_complete_is_no_answer(stream: bytes) -> None:
     translation = Translation(anthropic, openai, asking())
     with pytest.raises(Untranslatable, match="not complete$"):
         translation.assembled(stream, ENVELOPE)
+
+
+@pytest.mark.parametrize(
+    ("by", "stream", "status", "message"),
+    [
+        (
+            openai,
+            chunk(content="so") + b'data: {"error":{"message":"no","code":429}}\n\n',
+            429,
+            "no",
+        ),
+        (
+            openai,
+            chunk("error", content="so") + usage(15, 9) + DONE,
+            502,
+            "the provider gave up: error",
+        ),
+        (
+            anthropic,
+            ANTHROPIC_START
+            + event("error", error={"type": "overloaded_error", "message": "no"}),
+            503,
+            "no",
+        ),
+    ],
+)
+def test_a_stream_that_tells_an_error_is_no_answer(
+    by: Any, stream: bytes, status: int, message: str
+) -> None:
+    with pytest.raises(GaveUp) as failed:
+        Translation(openai, by, asking()).assembled(stream, ENVELOPE)
+    assert (failed.value.status, failed.value.message) == (status, message)
+
+
+def test_an_error_with_a_status_of_success_is_the_clients_error() -> None:
+    translation = Translation(anthropic, openai, asking())
+    body = b'{"error":{"message":"no","code":429}}'
+    for read in (translation.answer, translation.replayed):
+        with pytest.raises(GaveUp) as failed:
+            read(body, ENVELOPE)
+        told = translation.refusal(failed.value, "r1")
+        assert told == translation.error(429, body, "r1")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (COUNTED, COUNTED),
+        (None, Usage(2, 2, estimated=True)),
+        (Usage(), Usage(2, 2, estimated=True)),
+    ],
+)
+def test_the_usage_of_a_whole_answer(given: Usage | None, expected: Usage) -> None:
+    translation = Translation(anthropic, openai, asking())
+    answer = ChatAnswer(parts=[Text("1234"), ToolCall("a", "f", "")], usage=given)
+    assert translation.usage(answer) == expected
 
 
 def test_an_answer_in_one_piece_is_told_as_a_stream() -> None:

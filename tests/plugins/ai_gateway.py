@@ -138,12 +138,13 @@ class Gateway:
         method: str = "POST",
     ) -> Got:
         """Ask, and read the whole answer."""
+        typed = "content-type" in {name.lower() for name, _ in headers}
         data = body if isinstance(body, bytes) else json.dumps(body or asked()).encode()
         with Client(self.proxy).open(
             path or PATHS[self.client],
             method=method,
-            data=data if method == "POST" else None,
-            headers=[*JSON, *headers],
+            data=data if method == "POST" or body is not None else None,
+            headers=[*([] if typed else JSON), *headers],
         ) as response:
             pieces: list[bytes] = []
             got = Got(response.status_code, response.headers, pieces)

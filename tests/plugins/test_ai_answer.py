@@ -20,6 +20,7 @@ from .ai_gateway import (
     JSON,
     MESSAGE,
     STREAM,
+    USAGE,
     Gateway,
     asked,
     chunk,
@@ -224,6 +225,59 @@ def test_errors_are_the_clients_and_keep_status_and_head(
     assert gateway.usage["total_tokens"] == 0
 
 
+@pytest.mark.parametrize(
+    "quoted", ["xai-SECRETSECRET1234", "Bearer xai-SECRETSECRET1234"]
+)
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_key_that_a_provider_quotes_is_shown_to_nobody(
+    quoted: str, *, streaming: bool
+) -> None:
+    error = {"error": {"message": f"Incorrect API key provided: {quoted}. Get one."}}
+    gateway = Gateway(
+        "anthropic",
+        "openai",
+        answer(json.dumps(error).encode(), status=401, headers=JSON),
+        auth={
+            "header_name": "Authorization",
+            "header_value": "Bearer xai-SECRETSECRET1234",
+        },
+        logging=PAYLOADS,
+    )
+    got = gateway.ask(asked(stream=streaming))
+    assert got.status == 401
+    assert got.error() == "Incorrect API key provided: REDACTED. Get one."
+    assert "SECRETSECRET" not in str(gateway.record)
+    assert "REDACTED" in payload(gateway)["response"]
+
+
+def test_a_key_that_is_a_word_stays_readable() -> None:
+    error = b'{"error":{"message":"the key is wrong"}}'
+    gateway = Gateway(
+        "anthropic",
+        "openai",
+        answer(error, status=401),
+        auth={"header_name": "Authorization", "header_value": "key"},
+    )
+    assert gateway.ask().error() == "the key is wrong"
+
+
+def test_a_quoted_key_is_in_no_record_between_equals_either() -> None:
+    error = b'{"error":{"message":"Incorrect API key: xai-SECRETSECRET1234"}}'
+    gateway = Gateway(
+        "openai",
+        "xai",
+        answer(error, status=401, headers=JSON),
+        auth={
+            "header_name": "Authorization",
+            "header_value": "Bearer xai-SECRETSECRET1234",
+        },
+        logging=PAYLOADS,
+    )
+    gateway.ask()
+    assert "SECRETSECRET" not in str(gateway.record)
+    assert "REDACTED" in payload(gateway)["response"]
+
+
 def test_claude_code_learns_that_its_prompt_is_too_long() -> None:
     error = {"message": "maximum context length", "code": "context_length_exceeded"}
     upstream = answer(json.dumps({"error": error}).encode(), status=400)
@@ -260,6 +314,37 @@ def test_an_answer_that_is_none_is_an_error(body: bytes, reason: str) -> None:
     assert gateway.record["kongai"]["ended"] == "transformation_failed"
 
 
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("br", completion()),
+        ("gzip", completion()),
+        ("gzip", gzip.compress(completion())[:-9]),
+    ],
+)
+def test_an_answer_whose_coding_can_not_be_undone_is_an_error(
+    coding: str, body: bytes
+) -> None:
+    headers = [*JSON, ("content-encoding", coding)]
+    gateway = Gateway("anthropic", "openai", answer(body, headers=headers))
+    got = gateway.ask()
+    assert got.status == 500
+    assert got.error().endswith(": not in a content-coding that can be undone")
+    assert gateway.record["kongai"]["ended"] == "transformation_failed"
+
+
+def test_an_answer_that_is_too_long_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ai_answer, "MAX_WHOLE_ANSWER", 10)
+    assert (
+        Gateway("anthropic", "openai", completion())
+        .ask()
+        .error()
+        .endswith(": too long")
+    )
+
+
 def test_an_answer_that_breaks_off_before_it_is_passed_on_is_a_bad_gateway() -> None:
     upstream = answer([completion()[:50], UpstreamTruncated()])
     gateway = Gateway("anthropic", "openai", upstream)
@@ -283,6 +368,25 @@ def test_answers_go_plain_to_who_takes_no_gzip(accept: str) -> None:
     got = gateway.ask(headers=[("accept-encoding", accept)])
     assert "Content-Encoding" not in got.headers
     assert got.json()["content"][0]["text"] == "Four."
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_what_has_no_body_is_not_in_gzip(status: int) -> None:
+    upstream = answer(b"", status=status, headers=JSON)
+    got = Gateway("anthropic", "openai", upstream).ask(
+        headers=[("accept-encoding", "gzip")]
+    )
+    assert got.status == status
+    assert "Content-Encoding" not in got.headers
+    assert got.body == b""
+
+
+def test_an_answer_to_head_is_not_in_gzip() -> None:
+    gateway = Gateway("anthropic", "openai", completion())
+    got = gateway.ask(asked(), [("accept-encoding", "gzip")], method="HEAD")
+    assert gateway.seen.method == "HEAD"
+    assert "Content-Encoding" not in got.headers
+    assert got.body == b""
 
 
 def test_streams_are_never_in_gzip() -> None:
@@ -379,3 +483,120 @@ def begin(gateway: Gateway) -> Any:
     )
     start: Callable[..., Any] = lambda *head: lambda data: None  # noqa: E731
     return gateway.proxy(environ, start)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        (b'{"error":{"code":429,"message":"Slow down"}}', 429, "Slow down"),
+        (b'{"error":{"message":"boom"},"choices":[]}', 500, "boom"),
+        (
+            completion(
+                choices=[{"message": {"content": "Par"}, "finish_reason": "x"}]
+            ).replace(b'"x"', b'"insufficient_system_resource"'),
+            502,
+            "the provider gave up: insufficient_system_resource",
+        ),
+    ],
+)
+def test_an_error_with_status_200_is_an_error(
+    body: bytes, status: int, text: str, *, streaming: bool
+) -> None:
+    """Some providers send them, and a client is to try again."""
+    gateway = Gateway("anthropic", "openai", body)
+    got = gateway.ask(asked(stream=streaming))
+    assert (got.status, got.error()) == (status, text)
+    assert got.headers["Content-Type"] == "application/json"
+    assert got.headers["Content-Length"] == str(len(got.body))
+    assert "X-Kong-LLM-Model" not in got.headers
+    assert gateway.record["response"]["status"] == status
+    assert gateway.record["upstream_status"] == "200"
+
+
+def test_a_key_that_the_provider_repeats_is_in_no_error() -> None:
+    body = b'{"error":{"code":401,"message":"no such key: xai-SECRETSECRET1234"}}'
+    auth = {
+        "header_name": "Authorization",
+        "header_value": "Bearer xai-SECRETSECRET1234",
+    }
+    for upstream in (answer(body), answer(body, status=401)):
+        gateway = Gateway("anthropic", "openai", upstream, auth=auth, logging=PAYLOADS)
+        got = gateway.ask()
+        assert got.status == 401
+        assert got.error() == "no such key: REDACTED"
+        assert "SECRETSECRET" not in json.dumps(gateway.record)
+
+
+def test_a_stream_that_gave_up_is_none_that_ended() -> None:
+    stream = [*CHUNKS[:3], chunk({}, finish_reason="error"), DONE]
+    got = Gateway("anthropic", "openai", stream).ask(TEXT_STREAM)
+    assert got.events()[-1][0] == "error"
+    assert "message_stop" not in [kind for kind, _ in got.events()]
+
+
+def call(arguments: str, **first: Any) -> bytes:
+    function = {"arguments": arguments, **first}
+    calls = [{"index": 0, "id": "call_1", "type": "function", "function": function}]
+    return chunk({"tool_calls": calls})
+
+
+def test_a_call_that_is_no_json_ends_a_stream_with_an_error() -> None:
+    """What came before it in the same read is passed on."""
+    last = chunk({}, finish_reason="tool_calls")
+    stream = b"".join([*CHUNKS[:3], call('{"a":', name="f"), last, DONE])
+    gateway = Gateway("anthropic", "openai", [stream])
+    got = gateway.ask(TEXT_STREAM)
+    assert said(got) == "Four."
+    assert got.events()[-1][0] == "error"
+    assert got.cut
+    assert gateway.record["kongai"]["ended"] == "transformation_failed"
+
+
+def test_what_a_cut_stream_has_counted_counts() -> None:
+    """Some providers tell the usage in every chunk."""
+    usage = {"prompt_tokens": 5000, "completion_tokens": 2}
+    usage["prompt_tokens_details"] = {"cached_tokens": 4000}  # type: ignore[assignment]
+    stream = [chunk({"content": "Fo"}, usage=usage), UpstreamTruncated()]
+    gateway = Gateway("anthropic", "xai", stream)
+    gateway.ask(TEXT_STREAM)
+    assert gateway.usage["prompt_tokens"] == 5000
+    assert gateway.usage["completion_tokens"] == 2
+    assert "usage_estimated" not in gateway.record["kongai"]
+
+
+@pytest.mark.parametrize("client", ["anthropic", "openai"])
+def test_a_whole_answer_without_a_usage_is_estimated(client: str) -> None:
+    gateway = Gateway(client, "openai", completion(usage=None))
+    gateway.ask()
+    assert gateway.usage["completion_tokens"] == 2
+    assert gateway.usage["prompt_tokens"] in (6, 7)
+    assert gateway.record["kongai"]["usage_estimated"] is True
+
+
+@pytest.mark.parametrize("client", ["anthropic", "openai"])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_tier_of_service_has_its_price(client: str, *, streaming: bool) -> None:
+    options = {
+        "input_cost": 10,
+        "output_cost": 10,
+        "service_tier_factor": [{"tier": "priority", "factor": 2}],
+    }
+    tier = {"service_tier": "priority"}
+    upstream: Any = completion(**tier)
+    if streaming:
+        upstream = [*CHUNKS[:4], chunk(usage=USAGE, **tier), DONE]
+    gateway = Gateway(client, "openai", upstream, model={"options": options})
+    gateway.ask(asked(stream=streaming))
+    assert gateway.usage["cost"] == 0.0005
+
+
+def test_newer_models_are_told_not_to_think_where_there_are_tools() -> None:
+    gateway = Gateway("anthropic", "openai", completion())
+    thinking = {"type": "enabled", "budget_tokens": 4000}
+    tools = [{"name": "f", "input_schema": {"type": "object"}}]
+    gateway.ask(asked(model="gpt-5.4", thinking=thinking, tools=tools))
+    assert gateway.sent["reasoning_effort"] == "none"
+    assert gateway.record["kongai"]["dropped"] == ["reasoning"]
+    (tool,) = gateway.sent["tools"]
+    assert tool["function"]["parameters"] == {"type": "object", "properties": {}}

@@ -357,7 +357,7 @@ CLIENTS_BEARER = ("authorization", f"Bearer {KEY}")
 
 def keys(found: Asked) -> dict[str, str]:
     """The headers with a key that the upstream got."""
-    names = ("authorization", "x-api-key", "api-key")
+    names = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
     return {name: value for name in names if (value := found[name]) is not None}
 
 
@@ -409,6 +409,51 @@ def test_with_a_key_of_the_file_anthropics_goes_to_nobody_else(
         assert KEY not in str(Asked(made, CLIENTS_BEARER).request.headers)
 
 
+EVERY_KEY = [
+    ("Authorization", "Bearer theirs-1"),
+    ("X-Api-Key", "theirs-2"),
+    ("Api-Key", "theirs-3"),
+    ("X-Goog-Api-Key", "theirs-4"),
+]
+
+
+@pytest.mark.parametrize(
+    ("provider", "client", "auth", "expected"),
+    [
+        ("openai", "anthropic", HEADER, {"authorization": "Bearer ours-0123"}),
+        ("anthropic", "openai", ANTHROPICS_HEADER, {"x-api-key": "ours-0123"}),
+        (
+            "anthropic",
+            "openai",
+            {"param_name": "k", "param_value": "v", "param_location": "query"},
+            {},
+        ),
+        ("openai", "anthropic", None, {"authorization": "Bearer theirs-1"}),
+        ("azure", "anthropic", None, {"api-key": "theirs-3"}),
+        ("anthropic", "openai", None, {"x-api-key": "theirs-2"}),
+    ],
+)
+def test_of_a_clients_keys_none_but_the_providers_goes_up(
+    provider: str, client: str, auth: dict[str, Any] | None, expected: dict[str, str]
+) -> None:
+    made = endpoint(provider, client=client, auth=auth)
+    assert keys(Asked(made, *EVERY_KEY)) == expected
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic"])
+def test_a_header_that_is_configured_may_be_one_of_those(client: str) -> None:
+    auth = {"header_name": "x-goog-api-key", "header_value": "ours-0123"}
+    provider = "openai" if client == "anthropic" else "anthropic"
+    made = endpoint(provider, client=client, auth=auth)
+    assert keys(Asked(made, *EVERY_KEY)) == {"x-goog-api-key": "ours-0123"}
+    made = endpoint(provider, client=client, auth={**auth, "allow_override": True})
+    assert keys(Asked(made, *EVERY_KEY)) == {"x-goog-api-key": "theirs-4"}
+
+
+def test_between_equals_every_key_is_passed_on() -> None:
+    assert len(keys(Asked(endpoint("openai"), *EVERY_KEY))) == 4
+
+
 def test_with_a_key_of_the_file_openais_does_not_go_to_anthropic() -> None:
     made = endpoint("anthropic", auth=ANTHROPICS_HEADER)
     found = Asked(made, ("Authorization", "Bearer sk-openai"))
@@ -435,6 +480,11 @@ def test_the_named_header_may_still_be_the_clients() -> None:
         ),
         ("azure", "anthropic", [CLIENTS_KEY], {"api-key": KEY}),
         ("azure", "anthropic", [CLIENTS_BEARER], {"api-key": KEY}),
+        ("anthropic", "openai", [("api-key", KEY)], {"x-api-key": KEY}),
+        ("openai", "anthropic", [("api-key", KEY)], {"authorization": f"Bearer {KEY}"}),
+        ("anthropic", "openai", [CLIENTS_BEARER, ("api-key", "a")], {"x-api-key": KEY}),
+        ("anthropic", "openai", [("x-goog-api-key", KEY)], {}),
+        ("openai", "openai", [("api-key", KEY)], {"api-key": KEY}),
         ("azure", "anthropic", [CLIENTS_KEY, ("api-key", "a")], {"api-key": "a"}),
         ("anthropic", "openai", [CLIENTS_BEARER], {"x-api-key": KEY}),
         (
@@ -457,6 +507,23 @@ def test_without_a_key_of_the_file_the_clients_is_said_as_the_provider_has_it(
     expected: dict[str, str],
 ) -> None:
     assert keys(Asked(endpoint(provider, client=client), *headers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "secrets"),
+    [
+        ("Bearer ours-0123", {"Bearer ours-0123", "ours-0123"}),
+        ("Basic  b3VyczowMTIz ", {"Basic  b3VyczowMTIz ", "b3VyczowMTIz"}),
+        ("Bearer ours", {"Bearer ours"}),
+        ("ours-0123", {"ours-0123"}),
+    ],
+)
+def test_a_token_is_a_secret_without_its_scheme_too(
+    value: str, secrets: set[str]
+) -> None:
+    auth = {"header_name": "Authorization", "header_value": value}
+    found = Asked(endpoint("openai", auth=auth))
+    assert found.exchange.secret_values == secrets
 
 
 # The query
@@ -524,6 +591,34 @@ def test_the_query_that_only_anthropic_knows(
 ) -> None:
     made = endpoint(provider, client=client)
     assert Asked(made, target=target).request.target == sent
+
+
+CREDENTIALS = "key=1&api-key=2&api_key=3&access_token=4"
+
+
+@pytest.mark.parametrize(
+    ("provider", "client", "auth", "sent"),
+    [
+        ("openai", "anthropic", None, "a=b"),
+        ("openai", "anthropic", HEADER, "a=b"),
+        ("anthropic", "openai", None, "a=b"),
+        ("azure", "anthropic", None, "a=b&api-version=2023-05-15"),
+        ("anthropic", "openai", param("query"), "a=b&key=a%20b%2Bc%2Fd0"),
+        ("anthropic", "openai", param("query", allow_override=True), "a=b&key=1"),
+        ("anthropic", "openai", param("body"), "a=b"),
+        ("openai", "openai", None, f"a=b&{CREDENTIALS}"),
+    ],
+)
+def test_a_clients_key_in_the_query_goes_to_no_other_vendor(
+    provider: str, client: str, auth: dict[str, Any] | None, sent: str
+) -> None:
+    made = endpoint(provider, client=client, auth=auth)
+    assert Asked(made, target=f"/?a=b&{CREDENTIALS}").query == sent
+
+
+def test_a_key_in_the_query_is_known_however_it_is_escaped() -> None:
+    made = endpoint("openai", client="anthropic")
+    assert Asked(made, target="/?%6bey=1").request.target == "/v1/chat/completions"
 
 
 # The body

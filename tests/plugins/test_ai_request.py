@@ -303,6 +303,47 @@ def test_what_the_provider_has_nothing_like_is_not_found(path: str) -> None:
     assert "another format" in got.error()
 
 
+@pytest.mark.parametrize(
+    ("client", "provider", "path"),
+    [
+        ("anthropic", "openai", "/v1/files"),
+        ("openai", "anthropic", "/v1/files"),
+        ("anthropic", "openai", "/v1/messages/count_tokens/more"),
+    ],
+)
+def test_whatever_is_sent_to_what_is_not_there(
+    client: str, provider: str, path: str
+) -> None:
+    """Such as a file, which is no JSON, and longer than a request may be."""
+    gateway = Gateway(client, provider, max_request_body_size=10)
+    headers = [("content-type", "multipart/form-data; boundary=b")]
+    got = gateway.ask(b"--b" * 100, path=path, headers=headers)
+    assert got.status == 404
+    assert gateway.record["kongai"]["ended"] == "no_such_path"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{}", "text/plain", 400),
+        (b"[]", "application/json", 400),
+        (b"{" * 100, "application/json", 413),
+    ],
+)
+def test_what_is_counted_here_is_checked(body: bytes, kind: str, status: int) -> None:
+    gateway = Gateway("anthropic", "openai", max_request_body_size=10)
+    path = "/v1/messages/count_tokens"
+    assert gateway.ask(body, [("content-type", kind)], path).status == status
+
+
+def test_a_member_that_may_be_a_key_is_not_named_in_the_record() -> None:
+    gateway = Gateway("anthropic", "openai", completion())
+    body = asked(**{"xai-CLIENTKEY12345": 1, "caf\xe9": 2, "sk-0123456789": 3})
+    gateway.ask({**body, "betas": ["b"]})
+    assert gateway.record["kongai"]["dropped"] == ["...", "REDACTED", "betas"]
+    assert "CLIENTKEY" not in str(gateway.record)
+
+
 def test_what_was_left_out_is_in_the_record() -> None:
     gateway = Gateway("anthropic", "openai", completion())
     tools = [

@@ -8,7 +8,7 @@ The name that `llm_format` gives leads to it by way of `kongai.registry`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 from kongai.llm.chat import ChatAnswer, ChatRequest, Losses
@@ -59,6 +59,14 @@ class Dialect(NamedTuple):
     """Whether a stream tells its usage when `stream_options` ask for it."""
     short_call_ids: bool = False
     """Whether ids of calls must be nine letters and digits, as with Mistral."""
+    user: bool = True
+    """Whether it takes the client's name for the user."""
+    stop: bool = True
+    """Whether it takes stop sequences, where it takes sampling at all."""
+    user_after_tool: bool = True
+    """Whether a user's message may follow a tool's."""
+    tools_with_reasoning: bool = True
+    """Whether it thinks while tools are offered; otherwise it must be told not to."""
     longest_tool_name: int = 64
     """The most characters of a tool's name."""
 
@@ -117,7 +125,8 @@ class StreamDecoder(Protocol):
         """Take the next bytes and return the events that they complete.
 
         Raises:
-            ValueError: the stream is not what it should be, and can't be read on.
+            Untranslatable: the stream is not what it should be, and can't be read on.
+            ValueError: an event of it is too large.
         """
 
     def end(self) -> list[Event]:
@@ -126,6 +135,9 @@ class StreamDecoder(Protocol):
 
 class StreamEncoder(Protocol):
     """Writes events as a client's format has them."""
+
+    losses: Losses
+    """What of the events the format can't say."""
 
     def encode(self, events: Iterable[Event]) -> bytes:
         """The bytes for the client; empty where the events say nothing to it."""
@@ -190,6 +202,9 @@ class ProviderFormat(Protocol):
 class Format(ProviderFormat, ErrorFormat, Protocol):
     """The functions of a format that clients speak too."""
 
+    LOCAL_PATHS: Collection[str]
+    """The paths of the API that can be answered without a provider."""
+
     def api_path(self, path: str) -> str | None:
         """The path below the API's root that a client means.
 
@@ -213,15 +228,12 @@ class Format(ProviderFormat, ErrorFormat, Protocol):
     def usage_hider(self) -> StreamFilter:
         """Takes out of a stream the usage that the client did not ask for."""
 
-    def answer_locally(self, path: str, body: bytes) -> bytes | None:
-        """What can be answered without a provider, by estimating.
+    def answer_locally(self, path: str, body: bytes) -> bytes:
+        """Answer without a provider, by estimating.
 
         Args:
-            path: as `api_path` gives it.
+            path: one of `LOCAL_PATHS`.
             body: the request's.
-
-        Returns:
-            None for a path that only a provider can answer.
 
         Raises:
             Untranslatable: the request is not as the format demands.

@@ -40,7 +40,7 @@ from kongai.llm.events import (
     ToolStart,
     assemble,
 )
-from kongai.llm.formats import AnswerReader, Dialect, ollama, whole
+from kongai.llm.formats import AnswerReader, Dialect, along, ollama
 from kongai.llm.usage import Usage
 from kongai.testing import chop
 
@@ -168,7 +168,7 @@ def test_a_request_with_all_that_can_be_said() -> None:
                 "function": {
                     "name": "look",
                     "description": "Looks.",
-                    "parameters": {"type": "object"},
+                    "parameters": {"type": "object", "properties": {}},
                 },
             },
             {
@@ -267,7 +267,10 @@ def test_json_is_written_as_it_came() -> None:
         tools=[Tool("look", parameters=number)],
         output=OutputSchema(number),
     )
-    assert ollama.encode_request(chat, Dialect()).count(number.encode()) == 3
+    body = ollama.encode_request(chat, Dialect())
+    assert body.count(number.encode()) == 2
+    members = '"n":1.50,"big":123456789012345678901234567890,"type":"object"'
+    assert body.count(b'{%b,"properties":{}}' % members.encode()) == 1
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '"{}"', "{}x", "[" * 100_000])
@@ -279,7 +282,8 @@ def test_json_that_is_no_object(text: str) -> None:
     )
     (made,) = body["messages"][0]["tool_calls"]
     assert made["function"]["arguments"] == {"INVALID_JSON": text}
-    assert body["tools"][0]["function"]["parameters"] == {}
+    empty = {"type": "object", "properties": {}}
+    assert body["tools"][0]["function"]["parameters"] == empty
     assert body["format"] == {}
 
 
@@ -317,7 +321,7 @@ MARK = {"type": "ephemeral"}
     [
         ({"tool_choice": ToolChoice("required")}, "tool_choice"),
         ({"tool_choice": ToolChoice("one", "look")}, "tool_choice"),
-        ({"parallel_tools": False}, "parallel_tools"),
+        ({"parallel_tools": False}, "parallel_tool_calls"),
         ({"user": "someone"}, "user"),
         ({"tools": [Tool("look", parameters="{}", strict=True)]}, "tools[].strict"),
         ({"tools": [Tool("look", parameters="{}", cache=MARK)]}, "cache_control"),
@@ -780,7 +784,7 @@ def test_reading_a_whole_answer_that_is_none(body: bytes) -> None:
 def test_a_whole_answer_past_the_limit_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(whole, "MAX_WHOLE_ANSWER", 10)
+    monkeypatch.setattr(along, "MAX_WHOLE_ANSWER", 10)
     assert read_whole(b'{"model":"m"}').lost
 
 

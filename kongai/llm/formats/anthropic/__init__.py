@@ -6,7 +6,7 @@ and `streams` for what is translated, `errors`.
 
 from kongai.llm.formats.anthropic.answers import decode_answer, encode_answer
 from kongai.llm.formats.anthropic.errors import decode_error, error_body, error_event
-from kongai.llm.formats.anthropic.local import answer_locally, whole_of
+from kongai.llm.formats.anthropic.local import LOCAL_PATHS, answer_locally, whole_of
 from kongai.llm.formats.anthropic.reading import (
     ENDPOINTS,
     api_path,
@@ -21,6 +21,7 @@ from kongai.llm.formats.anthropic.streams import stream_decoder, stream_encoder
 
 __all__ = [
     "ENDPOINTS",
+    "LOCAL_PATHS",
     "answer_locally",
     "api_path",
     "ask_for_usage",

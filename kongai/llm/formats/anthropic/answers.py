@@ -26,6 +26,7 @@ from kongai.llm.json_fields import UNREADABLE, Fields
 from kongai.llm.usage import Usage, estimate_tokens
 
 REASONS: dict[str, StopReason] = {
+    "compaction": "pause",
     "end_turn": "end",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",

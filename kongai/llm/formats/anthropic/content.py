@@ -7,9 +7,11 @@ import binascii
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 from kongai.llm.chat import (
+    INVALID_JSON,
     Losses,
     Media,
     Part,
@@ -23,9 +25,6 @@ from kongai.llm.json_fields import Fields, object_text
 
 _NO_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _PDF = "application/pdf"
-INVALID_JSON = "INVALID_JSON"
-"""Under which Anthropic asks to be given arguments that are no JSON object (its guide
-to fine-grained tool streaming)."""
 
 
 def blocks_of(given: Fields, name: str) -> list[Part]:
@@ -53,7 +52,7 @@ def _block(fields: Fields) -> Iterator[Part]:
         case "document":
             yield from _sourced(fields, "document", cache)
         case "search_result":
-            yield from blocks_of(fields, "content")
+            yield from _marked(blocks_of(fields, "content"), cache)
         case "thinking":
             text, signature = fields.text("thinking"), fields.text("signature")
             if text or signature:
@@ -72,6 +71,13 @@ def _block(fields: Fields) -> Iterator[Part]:
             fields.lose(f"[{kind}]")
 
 
+def _marked(parts: list[Part], cache: dict[str, Any] | None) -> list[Part]:
+    """The parts of a block, the last one with the block's point for the cache."""
+    if cache is not None and parts and isinstance(parts[-1], (Text, Media)):
+        parts[-1].cache = parts[-1].cache or cache
+    return parts
+
+
 def _sourced(fields: Fields, kind: Any, cache: dict[str, Any] | None) -> Iterator[Part]:
     source = fields.object("source")
     how = source.text("type") if source else None
@@ -81,7 +87,7 @@ def _sourced(fields: Fields, kind: Any, cache: dict[str, Any] | None) -> Iterato
         source.drop("media_type")
         yield Text(source.text("data") or "", cache)
     elif how == "content":
-        yield from blocks_of(source, "content")
+        yield from _marked(blocks_of(source, "content"), cache)
     elif how == "url" and source.has("url"):
         url, name = source.text("url"), fields.text("title")
         yield Media(kind, url=url, name=name, cache=cache)
@@ -109,8 +115,8 @@ def written_content(
 def _written(part: Part, losses: Losses) -> Iterator[dict[str, Any]]:
     block: dict[str, Any]
     if isinstance(part, Text):
-        if not part.text:
-            # Anthropic refuses a block of text that is empty.
+        if not part.text.strip():
+            # Anthropic refuses a block of text with nothing but white space.
             return
         block = {"type": "text", "text": part.text}
     elif isinstance(part, Media):
@@ -156,8 +162,10 @@ def written_call(call: ToolCall) -> dict[str, Any]:
 
 
 def safe_id(given: str) -> str:
-    """An id of a call in the characters that Anthropic takes."""
-    return _NO_ID.sub("_", given)
+    """An id of a call in the characters that Anthropic takes; no two become one."""
+    if not _NO_ID.search(given):
+        return given
+    return f"{_NO_ID.sub('_', given)}_{sha256(given.encode()).hexdigest()[:8]}"
 
 
 def _written_media(media: Media) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
+from kongai.llm.chat import Untranslatable
 from kongai.llm.estimate import prompt_tokens
 from kongai.llm.formats.anthropic.requests import decode_request
 
-_COUNT_TOKENS = "/v1/messages/count_tokens"
+LOCAL_PATHS: Collection[str] = ("/v1/messages/count_tokens",)
+"""The paths that can be answered without a provider."""
 
 
 def whole_of(stream: bytes) -> bytes | None:
@@ -15,16 +19,17 @@ def whole_of(stream: bytes) -> bytes | None:
     return None
 
 
-def answer_locally(path: str, body: bytes) -> bytes | None:
+def answer_locally(path: str, body: bytes) -> bytes:
     """An estimate of a prompt's tokens, for providers that count none.
 
     Args:
-        path: the API's path; None is returned for any other than that of counting.
+        path: that of counting, which is the only one.
         body: the request's.
 
     Raises:
         Untranslatable: it is not as the format demands.
     """
-    if path != _COUNT_TOKENS:
-        return None
-    return msgspec.json.encode({"input_tokens": prompt_tokens(decode_request(body))})
+    chat = decode_request(body)
+    if not chat.messages:
+        raise Untranslatable("messages: expected at least one message")
+    return msgspec.json.encode({"input_tokens": prompt_tokens(chat)})

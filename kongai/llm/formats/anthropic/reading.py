@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from kongai.llm.formats import AnswerReader, RequestFacts, StreamFilter
-from kongai.llm.formats.whole import Everything, WholeReader
+from kongai.llm.formats.along import EventReader, Everything, WholeReader
 from kongai.llm.json_fields import UNREADABLE
-from kongai.llm.usage import Usage, estimate_tokens
-from kongai.sse import Decoder, EventTooLarge, ServerSentEvent
+from kongai.llm.usage import Usage
+from kongai.sse import ServerSentEvent
 
 ENDPOINTS: Mapping[str, str] = {"llm/v1/chat": "/v1/messages"}
 """By route type, the path below the root of the API."""
@@ -136,44 +136,16 @@ def _read_whole(body: bytes, usage: Usage) -> str | None:
     return message.model
 
 
-class _StreamReader:
-    def __init__(self) -> None:
-        self.usage = Usage()
-        self.model: str | None = None
-        self.started = self.finished = self.broken = self.lost = False
-        self._decoder = Decoder()
-        self._characters = 0
-        self._counted = False
-
-    def feed(self, data: bytes) -> None:
-        if self.lost:
-            return
-        try:
-            events = self._decoder.feed(data)
-        except EventTooLarge:
-            self.broken = self.lost = True
-            return
-        for event in events:
-            self._event(event)
-
-    def end(self) -> None:
-        if not self._counted and self._characters:
-            self.usage.completion_tokens = estimate_tokens(self._characters)
-            self.usage.estimated = True
-
-    def _event(self, event: ServerSentEvent) -> None:
-        try:
-            fields = _decode_event(event.data)
-        except UNREADABLE:
-            self.broken = True
-            return
+class _StreamReader(EventReader):
+    def read(self, event: ServerSentEvent) -> None:
+        fields = _decode_event(event.data)
         kind = fields.type
         if kind == "content_block_delta":
             self.started = True
             if fields.delta is not None:
                 delta = fields.delta
-                self._characters += len(delta.text or delta.thinking)
-                self._characters += len(delta.partial_json)
+                self.characters += len(delta.text or delta.thinking)
+                self.characters += len(delta.partial_json)
         elif kind == "message_start" and fields.message is not None:
             self.model = fields.message.model
             if fields.message.usage is not None:
@@ -182,7 +154,7 @@ class _StreamReader:
             read_prompt(self.usage, fields.usage)
             if fields.usage.output_tokens is not None:
                 read_completion(self.usage, fields.usage)
-                self._counted = True
+                self.counted = True
         elif kind in ("message_stop", "error"):
             # An error event ends a stream too: the API has said how it went.
             self.finished = True

@@ -18,10 +18,12 @@ from kongai.llm.chat import (
     ToolCall,
     ToolChoice,
     ToolResult,
+    choice_of,
 )
 from kongai.llm.formats import Dialect
 from kongai.llm.formats.anthropic.content import blocks_of, written_content
-from kongai.llm.json_fields import Fields, object_text, with_fields
+from kongai.llm.json_fields import Fields
+from kongai.llm.schemas import closed, parameters_of
 
 _MODES: dict[str, Literal["auto", "required", "none", "one"]] = {
     "auto": "auto",
@@ -34,7 +36,6 @@ _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24576}
 _LARGEST_BUDGET = 31999
 _LEAST_BUDGET = 1024
 _EFFORTS = {"minimal": "low"}
-_NO_PARAMETERS = b'{"type":"object","properties":{}}'
 
 
 def decode_request(body: bytes) -> ChatRequest:
@@ -81,14 +82,14 @@ def encode_request(chat: ChatRequest, dialect: Dialect) -> bytes:
         for message in chat.messages
         if message.role == "system"
         for part in message.parts
-        if not isinstance(part, Text) or part.text
+        if not isinstance(part, Text) or part.text.strip()
     ]
     if system:
         members["system"] = written_content(system, chat.losses)
     members["messages"] = list(_written_messages(chat))
+    choice = _written_choice(chat)
     if chat.tools:
         members["tools"] = [_written_tool(tool) for tool in chat.tools]
-        choice = _written_choice(chat)
         if choice is not None:
             members["tool_choice"] = choice
     thinking = _written_reasoning(chat, dialect, limit)
@@ -175,6 +176,9 @@ def _output(output: Fields | None) -> OutputSchema | None:
 
 def _written_messages(chat: ChatRequest) -> Iterator[dict[str, Any]]:
     begun = False
+    if chat.messages and chat.messages[-1].role == "assistant":
+        # To OpenAI it is an answer, to Anthropic the beginning of the next one.
+        chat.losses.add("prefill")
     for message in chat.messages:
         if message.role == "system":
             if begun:
@@ -182,6 +186,9 @@ def _written_messages(chat: ChatRequest) -> Iterator[dict[str, Any]]:
             continue
         begun = True
         content = written_content(message.parts, chat.losses)
+        if isinstance(content, str) and message.role == "assistant":
+            # Anthropic refuses texts of nothing but white space.
+            content = content if content.strip() else ""
         if content or message.role == "user":
             yield {"role": message.role, "content": content}
 
@@ -190,13 +197,7 @@ def _written_tool(tool: Tool) -> dict[str, Any]:
     written: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:
         written["description"] = tool.description
-    schema = object_text(tool.parameters or "")
-    if schema is None:
-        schema = msgspec.Raw(_NO_PARAMETERS)
-    elif "type" not in msgspec.json.decode(schema):
-        # Anthropic wants it said.
-        schema = msgspec.Raw(with_fields(bytes(schema), {"type": "object"}))
-    written["input_schema"] = schema
+    written["input_schema"] = parameters_of(tool)
     if tool.strict is not None:
         written["strict"] = tool.strict
     if tool.cache is not None:
@@ -205,7 +206,7 @@ def _written_tool(tool: Tool) -> dict[str, Any]:
 
 
 def _written_choice(chat: ChatRequest) -> dict[str, Any] | None:
-    choice = chat.tool_choice
+    choice = choice_of(chat)
     if choice is None and chat.parallel_tools is not False:
         return None
     mode = choice.mode if choice else "auto"
@@ -271,6 +272,8 @@ def _written_reasoning(
     if dialect.reasoning == "adaptive":
         if wanted.budget is not None:
             chat.losses.add("reasoning.budget")
+        if effort in _EFFORTS:
+            chat.losses.add("reasoning.effort")
         config = {"effort": _EFFORTS.get(effort, effort)} if wanted.effort else {}
         thinking: dict[str, Any] = {"thinking": {"type": "adaptive"}}
         return {**thinking, "output_config": config} if config else thinking
@@ -309,4 +312,4 @@ def _written_output(chat: ChatRequest) -> dict[str, Any]:
         chat.losses.add("output.description")
     if output.strict is False:
         chat.losses.add("output.strict")
-    return {"type": "json_schema", "schema": object_text(output.schema) or {}}
+    return {"type": "json_schema", "schema": closed(output.schema)}

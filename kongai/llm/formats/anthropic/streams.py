@@ -72,6 +72,8 @@ class _Delta(msgspec.Struct):
     partial_json: str = ""
     stop_reason: str | None = None
     stop_sequence: str | None = None
+    stop_details: Any = None
+    container: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -81,8 +83,10 @@ class _Event(msgspec.Struct):
     content_block: _Block | None = None
     delta: _Delta | None = None
     usage: GivenUsage | None = None
+    context_management: Any = None
 
 
+_DELTAS = ("text_delta", "thinking_delta", "signature_delta", "input_json_delta")
 _decode = msgspec.json.Decoder(_Event).decode
 
 
@@ -141,10 +145,10 @@ class _Decoder:
                 if event.usage is not None:
                     read_prompt(self._usage, event.usage)
                     read_completion(self._usage, event.usage)
-                reason = event.delta and event.delta.stop_reason
-                if event.delta is not None and reason:
-                    sequence = event.delta.stop_sequence
-                    yield Stopped(REASONS.get(reason, "end"), sequence)
+                if event.context_management:
+                    self.losses.add("context_management")
+                if event.delta is not None:
+                    yield from self._stopped(event.delta)
             case "message_stop":
                 if self._usage.counted:
                     yield Counted(self._usage)
@@ -153,6 +157,14 @@ class _Decoder:
                 yield decode_error(0, received.data)
             case "ping":
                 yield StillThere()
+
+    def _stopped(self, delta: _Delta) -> Iterator[Event]:
+        for name in ("container", "stop_details"):
+            if getattr(delta, name):
+                self.losses.add(name)
+        if delta.stop_reason:
+            reason = REASONS.get(delta.stop_reason, "end")
+            yield Stopped(reason, delta.stop_sequence)
 
     def _begun(self, index: int, block: _Block) -> Iterator[Event]:
         if block.type == "text":
@@ -182,16 +194,20 @@ class _Decoder:
             yield ToolDelta(index, delta.partial_json)
         elif delta.type == "citations_delta":
             self.losses.add("content[].citations")
+        elif delta.type not in _DELTAS:
+            self.losses.add(f"content[].delta[{delta.type}]")
 
 
 class _Encoder:
     def __init__(self, envelope: Envelope) -> None:
+        self.losses = Losses()
         self._envelope = envelope
         self._index = -1
         self._open: str | None = None
         self._call: int | None = None
         self._arguments: dict[int, list[str]] = {}
         self._waiting: dict[int, ToolStart] = {}
+        self._held: list[Event] = []
         self._characters = 0
         self._usage: Usage | None = None
         self._stop: Stopped | None = None
@@ -200,7 +216,8 @@ class _Encoder:
         """The bytes for the client; empty where the events say nothing to it.
 
         Raises:
-            Untranslatable: a call of a tool has arguments that are no JSON object.
+            Untranslatable: a call of a tool has arguments that are no JSON object, or
+                some that come too late.
         """
         return b"".join(piece for event in events for piece in self._event(event))
 
@@ -209,6 +226,9 @@ class _Encoder:
         return _written("ping", {})
 
     def _event(self, event: Event) -> Iterator[bytes]:
+        if self._must_wait(event):
+            self._held.append(event)
+            return
         match event:
             case Started(id, model):
                 yield self._message_start(id, model)
@@ -246,6 +266,25 @@ class _Encoder:
                 yield error_event(status, message, self._envelope.id)
             case StillThere():
                 yield self.still_there()
+
+    def _must_wait(self, event: Event) -> bool:
+        """Whether it is text that came among the pieces of a call."""
+        if isinstance(event, TextDelta):
+            return bool(self._held)
+        return isinstance(event, TextStart) and self._is_in_a_call()
+
+    def _is_in_a_call(self) -> bool:
+        """Whether some of a call's arguments have come, and not all."""
+        open_calls = [] if self._call is None else [self._call]
+        return any(
+            self._arguments[number] and not self._is_complete(number)
+            for number in (*open_calls, *self._waiting)
+        )
+
+    def _let_go(self) -> Iterator[bytes]:
+        held, self._held = self._held, []
+        for event in held:
+            yield from self._event(event)
 
     def _message_start(self, id: str | None, model: str | None) -> bytes:
         message: dict[str, Any] = {
@@ -306,10 +345,14 @@ class _Encoder:
     def _tool_delta(self, number: int, json: str) -> Iterator[bytes]:
         if number not in self._arguments:
             return
+        if number != self._call and number not in self._waiting and json.strip():
+            raise Untranslatable("arguments of a tool call came behind its end")
         self._characters += len(json)
         self._arguments[number].append(json)
         if number == self._call:
             yield self._fill({"type": "input_json_delta", "partial_json": json})
+        if self._held and not self._is_in_a_call():
+            yield from self._let_go()
 
     def _stop_calls(self) -> Iterator[bytes]:
         """Stop the block that is open, and write the calls that waited for it."""
@@ -324,8 +367,10 @@ class _Encoder:
 
     def _end(self) -> Iterator[bytes]:
         yield from self._stop_calls()
+        yield from self._let_go()
+        yield from self._stop_block()
         usage = self._usage
-        if usage is None:
+        if usage is None or not usage.counted:
             estimate = estimate_tokens(self._characters)
             usage = Usage(self._envelope.prompt_estimate, estimate)
         delta = {

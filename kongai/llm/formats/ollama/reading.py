@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from kongai.llm.formats import AnswerReader
-from kongai.llm.formats.whole import WholeReader
+from kongai.llm.formats.along import WholeReader
 from kongai.llm.json_fields import UNREADABLE
 from kongai.llm.ndjson import Decoder, LineTooLong
 from kongai.llm.usage import Usage, estimate_tokens

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from kongai.llm.chat import (
+    INVALID_JSON,
     ChatRequest,
     Losses,
     Media,
@@ -20,11 +21,12 @@ from kongai.llm.chat import (
     ToolCall,
     ToolResult,
     Untranslatable,
+    joined,
 )
 from kongai.llm.formats import Dialect
 from kongai.llm.json_fields import object_text
+from kongai.llm.schemas import parameters_of
 
-_NO_PARAMETERS = '{"type":"object","properties":{}}'
 _SAMPLING = (
     "temperature",
     "top_p",
@@ -66,7 +68,7 @@ def encode_request(chat: ChatRequest, dialect: Dialect) -> bytes:
     if choice not in ("auto", "none"):
         chat.losses.add("tool_choice")
     if chat.parallel_tools is False:
-        chat.losses.add("parallel_tools")
+        chat.losses.add("parallel_tool_calls")
     if chat.user is not None:
         chat.losses.add("user")
     if _has_cache_points(chat):
@@ -102,7 +104,7 @@ def _written_message(
     role: str, parts: Sequence[Part], losses: Losses
 ) -> dict[str, Any]:
     texts = [part for part in parts if isinstance(part, Text)]
-    written: dict[str, Any] = {"role": role, "content": _joined(texts)}
+    written: dict[str, Any] = {"role": role, "content": joined(texts)}
     thoughts = [part for part in parts if isinstance(part, Thinking)]
     thinking = "\n".join(thought.text for thought in thoughts if thought.text)
     if thinking:
@@ -118,15 +120,6 @@ def _written_message(
     if calls:
         written["tool_calls"] = calls
     return written
-
-
-def _joined(texts: Sequence[Text]) -> str:
-    """Several texts as one; pieces of one sentence are not torn apart."""
-    joined = ""
-    for index, text in enumerate(texts):
-        apart = index and not (text.cited or texts[index - 1].cited)
-        joined += "\n" + text.text if apart else text.text
-    return joined
 
 
 def _written_result(
@@ -149,7 +142,7 @@ def _written_image(media: Media) -> str:
 
 
 def _written_call(call: ToolCall) -> dict[str, Any]:
-    arguments = object_text(call.arguments) or {"INVALID_JSON": call.arguments}
+    arguments = object_text(call.arguments) or {INVALID_JSON: call.arguments}
     return {"function": {"name": call.name, "arguments": arguments}}
 
 
@@ -157,7 +150,7 @@ def _written_tool(tool: Tool, losses: Losses) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:
         function["description"] = tool.description
-    function["parameters"] = object_text(tool.parameters or _NO_PARAMETERS) or {}
+    function["parameters"] = parameters_of(tool)
     if tool.strict:
         losses.add("tools[].strict")
     return {"type": "function", "function": function}

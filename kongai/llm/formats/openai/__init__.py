@@ -10,18 +10,21 @@ from kongai.llm.formats.openai.answers import decode_answer, encode_answer
 from kongai.llm.formats.openai.errors import decode_error, error_body, error_event
 from kongai.llm.formats.openai.reading import (
     ENDPOINTS,
+    LOCAL_PATHS,
     answer_locally,
     api_path,
     read_request,
     stream_reader,
     whole_reader,
 )
-from kongai.llm.formats.openai.requests import decode_request, encode_request
+from kongai.llm.formats.openai.request_writing import encode_request
+from kongai.llm.formats.openai.requests import decode_request
 from kongai.llm.formats.openai.streams import stream_decoder, stream_encoder, whole_of
 from kongai.llm.formats.openai.usage_chunk import ask_for_usage, usage_hider
 
 __all__ = [
     "ENDPOINTS",
+    "LOCAL_PATHS",
     "answer_locally",
     "api_path",
     "ask_for_usage",

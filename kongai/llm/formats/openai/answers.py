@@ -8,19 +8,21 @@ import msgspec
 
 from kongai.llm.chat import (
     ChatAnswer,
+    GaveUp,
     StopReason,
     Text,
     Thinking,
     ToolCall,
     Untranslatable,
+    joined,
 )
 from kongai.llm.formats import Envelope
 from kongai.llm.formats.openai.content import (
-    join,
     parts_of,
     reasoning_of,
     thinking_members,
 )
+from kongai.llm.formats.openai.errors import decode_error
 from kongai.llm.formats.openai.usage import read_usage, written_usage
 from kongai.llm.json_fields import Fields
 from kongai.llm.usage import Usage
@@ -30,10 +32,13 @@ _NO_USAGE = "no usage data returned from upstream"
 _REASONS: dict[str, StopReason] = {
     "stop": "end",
     "length": "length",
+    "model_length": "length",
     "tool_calls": "tool",
     "function_call": "tool",
     "content_filter": "refusal",
 }
+_FAILURES = frozenset({"abort", "error", "insufficient_system_resource"})
+"""What vLLM, Mistral, OpenRouter and DeepSeek give as reasons where they gave up."""
 FINISH_REASONS: dict[StopReason, str] = {
     "end": "stop",
     "sequence": "stop",
@@ -49,6 +54,13 @@ _MEANINGLESS = (
     *("provider", "time_info", "usage_breakdown", "x_groq"),
 )
 """Members that tell of the call, and nothing of what was answered."""
+
+
+def failure_of(finish_reason: str | None) -> GaveUp | None:
+    """The failure that a reason for stopping tells; None for all that are none."""
+    if finish_reason not in _FAILURES:
+        return None
+    return GaveUp(502, f"the provider gave up: {finish_reason}")
 
 
 def stop_reason(given: str | None, *, with_calls: bool, refused: bool) -> StopReason:
@@ -68,17 +80,23 @@ def decode_answer(body: bytes) -> ChatAnswer:
 
     Raises:
         Untranslatable: it is none; the text says what is missing, in Kong's words.
+        GaveUp: it is an error, although its status says otherwise.
     """
     try:
         fields = Fields.parse(body)
     except Untranslatable:
         raise Untranslatable("failed to decode openai response") from None
+    if fields.has("error"):
+        failed = decode_error(0, body)
+        raise GaveUp(failed.status, failed.message)
     choices = (
         list(fields.objects("choices")) if fields.starts("choices") == b"[" else []
     )
     if not choices:
         raise Untranslatable("'choices' not in llm/v1/chat response")
     answer = ChatAnswer(fields.text("id"), fields.text("model"))
+    told = fields.starts("service_tier") == b'"'
+    tier = fields.text("service_tier") if told else None
     for other in choices[1:]:
         other.lose("[1:]")
     choice = choices[0]
@@ -88,11 +106,15 @@ def decode_answer(body: bytes) -> ChatAnswer:
     for name in _MEANINGLESS:
         for part in (fields, choice, message):
             part.drop(name)
-    refused = message.has("refusal")
+    finish_reason = choice.text("finish_reason")
+    failure = failure_of(finish_reason)
+    if failure is not None:
+        raise failure
+    refused = message.starts("refusal") == b'"' and message.has("refusal", empty=False)
     answer.parts = _parts(message, answer)
     with_calls = any(isinstance(part, ToolCall) for part in answer.parts)
     answer.stop_reason = stop_reason(
-        choice.text("finish_reason"), with_calls=with_calls, refused=refused
+        finish_reason, with_calls=with_calls, refused=refused
     )
     # Where there was no usage, Kong puts a text in its place.
     usage = fields.value("usage") if fields.starts("usage") == b"{" else None
@@ -100,6 +122,7 @@ def decode_answer(body: bytes) -> ChatAnswer:
     if usage is not None:
         answer.usage = Usage()
         read_usage(usage, answer.usage)
+        answer.usage.service_tier = tier
     fields.report(answer.losses)
     return answer
 
@@ -147,7 +170,7 @@ def encode_answer(answer: ChatAnswer, envelope: Envelope) -> bytes:
     message: dict[str, Any] = {"role": "assistant", "content": None}
     texts = [part for part in answer.parts if isinstance(part, Text)]
     if texts:
-        message["content"] = join(texts)
+        message["content"] = joined(texts)
     thinking = [part for part in answer.parts if isinstance(part, Thinking)]
     if thinking:
         message |= thinking_members(

@@ -7,15 +7,27 @@ alone carries a vendor's signature; Mistral has it among the parts of the conten
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from kongai.llm.chat import Losses, Media, Part, Text, Thinking, Untranslatable
+from kongai.llm.chat import (
+    Losses,
+    Media,
+    Part,
+    Text,
+    Thinking,
+    Untranslatable,
+    joined,
+)
 from kongai.llm.formats import Dialect
 from kongai.llm.json_fields import Fields
 
 _DATA_URI = re.compile(r"data:([^;,]*)(?:;[^;,]*)*;base64,(.*)", re.DOTALL)
+_PLAIN_URI = re.compile(r"data:([^;,]*)(?:;[^;,]*)*,(.*)", re.DOTALL)
+_USUAL_NAMES = {"image/jpg": "image/jpeg"}
 _PDF = "application/pdf"
 SIGNED = "anthropic-claude-v1"
 """How OpenRouter marks the thinking of Anthropic's models."""
@@ -75,9 +87,15 @@ def _image(fields: Fields, cache: dict[str, Any] | None) -> Media:
         if given is not None:
             given.drop_if("detail", "auto")
     found = _DATA_URI.fullmatch(url)
-    if found is None:
+    plain = _PLAIN_URI.fullmatch(url)
+    if found is not None:
+        kind, data = found[1], found[2]
+    elif plain is not None:
+        kind = plain[1]
+        data = base64.b64encode(unquote_to_bytes(plain[2])).decode()
+    else:
         return Media("image", url=url, cache=cache)
-    return Media("image", found[1], found[2], cache=cache)
+    return Media("image", _USUAL_NAMES.get(kind, kind), data, cache=cache)
 
 
 def _file(fields: Fields, cache: dict[str, Any] | None) -> Media:
@@ -102,7 +120,7 @@ def content_of(
     losses: Losses,
     dialect: Dialect,
     *,
-    joined: bool = False,
+    as_one: bool = False,
 ) -> str | list[dict[str, Any]]:
     """Write a content: one string where it can be, or else an array of parts.
 
@@ -110,7 +128,7 @@ def content_of(
         parts: what it holds.
         losses: takes what can't be said.
         dialect: what the API takes.
-        joined: whether several texts may become one, a line for each.
+        as_one: whether several texts may become one, a line for each.
 
     Raises:
         Untranslatable: it can't be left out.
@@ -121,18 +139,9 @@ def content_of(
         marked = False
     texts = [part for part in parts if isinstance(part, Text)]
     plain = len(texts) == len(parts) and not marked
-    if plain and (joined or dialect.plain_text or len(texts) <= 1):
-        return join(texts)
+    if plain and (as_one or dialect.plain_text or len(texts) <= 1):
+        return joined(texts)
     return [_written(part, dialect) for part in parts]
-
-
-def join(texts: Sequence[Text]) -> str:
-    """Several texts as one; pieces of one sentence are not torn apart."""
-    joined = ""
-    for index, text in enumerate(texts):
-        apart = index and not (text.cited or texts[index - 1].cited)
-        joined += "\n" + text.text if apart else text.text
-    return joined
 
 
 def _written(part: Part, dialect: Dialect) -> dict[str, Any]:

@@ -7,17 +7,18 @@ known or not, is skipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from kongai.llm.formats import AnswerReader, RequestFacts
+from kongai.llm.formats.along import EventReader, WholeReader
 from kongai.llm.formats.openai.usage import read_usage, usage_of
-from kongai.llm.formats.whole import WholeReader
 from kongai.llm.json_fields import UNREADABLE
 from kongai.llm.usage import Usage, estimate_tokens
-from kongai.sse import Decoder, EventTooLarge, ServerSentEvent
+from kongai.sse import ServerSentEvent
 
 ENDPOINTS: Mapping[str, str] = {
     "llm/v1/chat": "/chat/completions",
@@ -25,6 +26,9 @@ ENDPOINTS: Mapping[str, str] = {
     "llm/v1/embeddings": "/embeddings",
 }
 """By route type, the path below the root of the API."""
+
+LOCAL_PATHS: Collection[str] = ()
+"""The paths that can be answered without a provider: none."""
 
 _RESOURCES = frozenset(
     {
@@ -82,6 +86,7 @@ class _Chunk(msgspec.Struct):
     model: Any = None
     usage: Any = None
     x_groq: Any = None
+    service_tier: Any = None
     choices: list[_Choice] | None = None
     error: Any = None
 
@@ -89,10 +94,21 @@ class _Chunk(msgspec.Struct):
 class _Whole(msgspec.Struct):
     model: Any = None
     usage: Any = None
+    service_tier: Any = None
+
+
+class _Said(msgspec.Struct):
+    message: _Text | None = None
+    text: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Said] | None = None
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_whole = msgspec.json.Decoder(_Whole).decode
 
 
@@ -113,9 +129,9 @@ def api_path(path: str) -> str | None:
     return None
 
 
-def answer_locally(path: str, body: bytes) -> bytes | None:
-    """Nothing of the API can be answered without a provider."""
-    return None
+def answer_locally(path: str, body: bytes) -> bytes:
+    """Nothing of the API can be answered without a provider: see `LOCAL_PATHS`."""
+    raise LookupError(path)
 
 
 def read_request(body: bytes) -> RequestFacts:
@@ -157,49 +173,42 @@ def stream_reader() -> AnswerReader:
     return _StreamReader()
 
 
+def _note_tier(usage: Usage, tier: Any) -> None:
+    if isinstance(tier, str):
+        usage.service_tier = tier
+
+
 def _read_whole(body: bytes, usage: Usage) -> str | None:
     answer = _decode_whole(body)
     if isinstance(answer.usage, dict):
         read_usage(answer.usage, usage)
+    _note_tier(usage, answer.service_tier)
+    if not usage.counted:
+        with suppress(*UNREADABLE):
+            said = _decode_answer(body).choices or ()
+            characters = sum(
+                len(choice.text or "")
+                + (0 if choice.message is None else _characters(choice.message))
+                for choice in said
+            )
+            usage.completion_tokens = estimate_tokens(characters)
+            usage.estimated = characters > 0
     return answer.model if isinstance(answer.model, str) else None
 
 
-class _StreamReader:
-    def __init__(self) -> None:
-        self.usage = Usage()
-        self.model: str | None = None
-        self.started = self.finished = self.broken = self.lost = False
-        self._decoder = Decoder()
-        self._characters = 0
-        self._stopped = False
-
-    def feed(self, data: bytes) -> None:
-        if self.lost:
-            return
-        try:
-            events = self._decoder.feed(data)
-        except EventTooLarge:
-            self.broken = self.lost = True
-            return
-        for event in events:
-            self._event(event)
+class _StreamReader(EventReader):
+    _stopped = False
 
     def end(self) -> None:
         # Not every API of this format says [DONE], but each says why it stopped.
         self.finished = self.finished or self._stopped
-        if not self.usage.counted and self._characters:
-            self.usage.completion_tokens = estimate_tokens(self._characters)
-            self.usage.estimated = True
+        super().end()
 
-    def _event(self, event: ServerSentEvent) -> None:
+    def read(self, event: ServerSentEvent) -> None:
         if event.data == _DONE:
             self.finished = True
             return
-        try:
-            chunk = _decode_chunk(event.data)
-        except UNREADABLE:
-            self.broken = True
-            return
+        chunk = _decode_chunk(event.data)
         if chunk.error is not None:
             # An error ends a stream too: the API has said how it went.
             self.finished = True
@@ -208,12 +217,14 @@ class _StreamReader:
             self.model = chunk.model
         usage = usage_of({"usage": chunk.usage, "x_groq": chunk.x_groq})
         read_usage(usage, self.usage)
+        self.counted = self.usage.counted
+        _note_tier(self.usage, chunk.service_tier)
         for choice in chunk.choices or ():
             characters = len(choice.text or "")
             if choice.delta is not None:
                 characters += _characters(choice.delta)
             self.started = self.started or characters > 0
-            self._characters += characters
+            self.characters += characters
             self._stopped = self._stopped or bool(choice.finish_reason)
 
 

@@ -1,10 +1,8 @@
-"""Requests of OpenAI's Chat Completions API, read and written whole."""
+"""Requests of OpenAI's Chat Completions API, read whole."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -16,33 +14,23 @@ from kongai.llm.chat import (
     Part,
     Reasoning,
     Text,
-    Thinking,
     Tool,
     ToolCall,
     ToolChoice,
     ToolResult,
 )
-from kongai.llm.formats import Dialect
 from kongai.llm.formats.openai.content import (
-    content_of,
     parts_of,
     reasoning_of,
-    thinking_members,
 )
-from kongai.llm.json_fields import Fields, object_text
+from kongai.llm.json_fields import Fields
 
-_MOST_STOPS = 4
-_LONGEST_USER = 64
-_NO_PARAMETERS = '{"type":"object","properties":{}}'
 _CHOICES: dict[str, Literal["auto", "required", "none"]] = {
     "auto": "auto",
     "none": "none",
     "required": "required",
     "any": "required",  # Mistral's word
 }
-_EFFORTS = {"xhigh": "high", "max": "high"}
-_BUDGETS = ((2048, "low"), (16384, "medium"))
-_SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
 
 
 def decode_request(body: bytes) -> ChatRequest:
@@ -71,7 +59,7 @@ def decode_request(body: bytes) -> ChatRequest:
         stream=fields.flag("stream") or False,
         reasoning=_reasoning(fields),
         output=_output(fields),
-        user=_first(fields.text("user"), fields.text("safety_identifier")),
+        user=fields.text("user" if fields.has("user") else "safety_identifier"),
     )
     options = fields.object("stream_options")
     if options is not None:
@@ -83,38 +71,6 @@ def decode_request(body: bytes) -> ChatRequest:
     return chat
 
 
-def encode_request(chat: ChatRequest, dialect: Dialect) -> bytes:
-    """Write a request; what can't be said is added to its losses.
-
-    Raises:
-        Untranslatable: it can't be left out either.
-    """
-    members: dict[str, Any] = {"model": chat.model}
-    members["messages"] = list(_written_messages(chat, dialect))
-    if chat.tools:
-        members["tools"] = [_written_tool(tool, chat, dialect) for tool in chat.tools]
-        if chat.tool_choice is not None:
-            members["tool_choice"] = _written_choice(chat.tool_choice)
-        if chat.parallel_tools is not None:
-            members["parallel_tool_calls"] = chat.parallel_tools
-    limit = _first(chat.max_tokens, dialect.default_max_tokens)
-    if limit is not None:
-        members[dialect.max_tokens] = limit
-    members |= _written_sampling(chat, dialect)
-    members |= _written_reasoning(chat, dialect)
-    if chat.output is not None:
-        members["response_format"] = _written_output(chat.output)
-    if chat.user is not None and len(chat.user) <= _LONGEST_USER:
-        members["user"] = chat.user
-    elif chat.user is not None:
-        chat.losses.add("user")
-    if chat.stream:
-        members["stream"] = True
-        if dialect.stream_usage:
-            members["stream_options"] = {"include_usage": True}
-    return msgspec.json.encode(members)
-
-
 def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
@@ -122,10 +78,12 @@ def _first(*values: Any) -> Any:
 def _messages(fields: Fields) -> list[Message]:
     """The conversation, results of tools gathered into turns of the user."""
     messages: list[Message] = []
+    # Calls of functions had no ids before there were tools.
+    functions = 0
     for given in fields.objects("messages"):
         role = given.text("role")
-        if role == "tool":
-            _add_to_turn(messages, [_tool_result(given)])
+        if role in ("tool", "function"):
+            _add_to_turn(messages, [_tool_result(given, functions)])
         elif role == "user":
             parts = parts_of(given, "content")
             last = messages[-1] if messages else None
@@ -136,7 +94,9 @@ def _messages(fields: Fields) -> list[Message]:
         elif role in ("system", "developer"):
             messages.append(Message("system", parts_of(given, "content")))
         elif role == "assistant":
-            messages.append(Message("assistant", _assistant_parts(given)))
+            functions += given.has("function_call")
+            parts = _assistant_parts(given, functions)
+            messages.append(Message("assistant", parts))
         else:
             raise given.refusal("unknown role")
     return messages
@@ -156,31 +116,47 @@ def _only_results(message: Message) -> bool:
     )
 
 
-def _tool_result(given: Fields) -> ToolResult:
+def _tool_result(given: Fields, number: int) -> ToolResult:
     parts: list[Any] = parts_of(given, "content")
-    return ToolResult(given.text("tool_call_id") or "", parts)
+    if given.has("tool_call_id"):
+        return ToolResult(given.text("tool_call_id") or "", parts)
+    return ToolResult(_legacy_id(given.text("name") or "", number), parts)
 
 
-def _assistant_parts(given: Fields) -> list[Part]:
+def _legacy_id(name: str, number: int) -> str:
+    """The id of a call of a function; Anthropic refuses one that comes twice."""
+    return f"call_{name}_{number}"
+
+
+def _assistant_parts(given: Fields, number: int) -> list[Part]:
     parts: list[Part] = [*reasoning_of(given), *parts_of(given, "content")]
     refusal = given.text("refusal")
     if refusal:
         parts.append(Text(refusal))
     for call in given.objects("tool_calls"):
+        for member in ("type", "index"):
+            call.drop(member)
+        id, custom = call.text("id") or "", call.object("custom")
         function = call.object("function")
-        if function is None:
-            call.lose(f"[{call.text('type') or 'unknown'}]")
-            continue
-        for name in ("type", "index"):
-            call.drop(name)
-        parts.append(
-            ToolCall(
-                call.text("id") or "",
-                function.text("name") or "",
-                function.text("arguments") or "{}",
-            )
-        )
+        if function is not None:
+            parts.append(_call(id, function))
+        elif custom is not None:
+            # A tool whose input is free text; its result needs the call it is of.
+            said = msgspec.json.encode({"input": custom.text("input") or ""})
+            parts.append(ToolCall(id, custom.text("name") or "", said.decode()))
+        else:
+            raise call.refusal("a call of an unknown kind can't be carried over")
+    legacy = given.object("function_call")
+    if legacy is not None:
+        called = _call("", legacy)
+        called.id = _legacy_id(called.name, number)
+        parts.append(called)
     return parts
+
+
+def _call(id: str, function: Fields) -> ToolCall:
+    name, arguments = function.text("name"), function.text("arguments")
+    return ToolCall(id, name or "", arguments or "{}")
 
 
 def _tools(fields: Fields) -> Iterator[Tool]:
@@ -191,24 +167,33 @@ def _tools(fields: Fields) -> Iterator[Tool]:
             # As with Anthropic's own, a tool that only this vendor runs.
             given.lose(f"[{kind}]")
             continue
-        yield Tool(
-            function.text("name") or "",
-            function.text("description"),
-            function.json("parameters"),
-            function.flag("strict"),
-            given.value("cache_control"),
-        )
+        yield _tool(function, given.value("cache_control"))
+    for function in fields.objects("functions"):
+        yield _tool(function, None)
+
+
+def _tool(function: Fields, cache: dict[str, Any] | None) -> Tool:
+    return Tool(
+        function.text("name") or "",
+        function.text("description"),
+        function.json("parameters"),
+        function.flag("strict"),
+        cache,
+    )
 
 
 def _tool_choice(fields: Fields) -> ToolChoice | None:
-    if fields.starts("tool_choice") == b'"':
-        word = _CHOICES.get(fields.text("tool_choice") or "")
+    member = "tool_choice" if fields.has("tool_choice") else "function_call"
+    if fields.starts(member) == b'"':
+        word = _CHOICES.get(fields.text(member) or "")
         if word is None:
-            raise fields.refusal("tool_choice: expected one of auto, none, required")
+            raise fields.refusal(f"{member}: expected one of auto, none, required")
         return ToolChoice(word)
-    given = fields.object("tool_choice")
+    given = fields.object(member)
     if given is None:
         return None
+    if member == "function_call":
+        return ToolChoice("one", given.text("name"))
     function = given.object("function")
     if function is None:
         given.lose(f"[{given.text('type') or 'unknown'}]")
@@ -255,178 +240,3 @@ def _output(fields: Fields) -> OutputSchema | None:
         schema.text("description"),
         schema.flag("strict"),
     )
-
-
-def _written_messages(chat: ChatRequest, dialect: Dialect) -> Iterator[dict[str, Any]]:
-    for message in chat.messages:
-        if message.role == "assistant":
-            yield _written_assistant(message, chat, dialect)
-        elif message.role == "system":
-            texts = [part for part in message.parts if isinstance(part, Text)]
-            if len(texts) < len(message.parts):
-                chat.losses.add("system.content[]")
-            system = content_of(texts, chat.losses, dialect, joined=True)
-            yield {"role": "system", "content": system}
-        else:
-            yield from _written_user(message, chat, dialect)
-
-
-def _written_user(
-    message: Message, chat: ChatRequest, dialect: Dialect
-) -> Iterator[dict[str, Any]]:
-    """The messages of a user's turn: results first, they must follow the calls."""
-    shown: list[Part] = []
-    results = [part for part in message.parts if isinstance(part, ToolResult)]
-    for result in results:
-        texts = [part for part in result.parts if isinstance(part, Text)]
-        # A message of a tool takes only text; what it shows follows in the user's.
-        shown += [part for part in result.parts if not isinstance(part, Text)]
-        if result.is_error:
-            chat.losses.add("tool_result.is_error")
-        if result.cache is not None and texts and dialect.cache_points:
-            # A point behind the result is one behind the last of what it says.
-            texts[-1] = replace(texts[-1], cache=result.cache)
-        elif result.cache is not None:
-            chat.losses.add("cache_control")
-        yield {
-            "role": "tool",
-            "tool_call_id": _call_id(result.call_id, dialect),
-            "content": content_of(texts, chat.losses, dialect, joined=True),
-        }
-    shown += [part for part in message.parts if not isinstance(part, ToolResult)]
-    if shown or not results:
-        yield {"role": "user", "content": content_of(shown, chat.losses, dialect)}
-
-
-def _written_assistant(
-    message: Message, chat: ChatRequest, dialect: Dialect
-) -> dict[str, Any]:
-    written: dict[str, Any] = {"role": "assistant"}
-    texts = [part for part in message.parts if isinstance(part, Text)]
-    calls = [part for part in message.parts if isinstance(part, ToolCall)]
-    thinking = [part for part in message.parts if isinstance(part, Thinking)]
-    if len(texts) + len(calls) + len(thinking) < len(message.parts):
-        chat.losses.add("assistant.content[]")
-    written["content"] = (
-        content_of(texts, chat.losses, dialect, joined=True) if texts else None
-    )
-    if thinking:
-        written |= thinking_members(
-            thinking,
-            chat.losses,
-            member=dialect.past_reasoning,
-            sealed=dialect.reasoning == "openrouter",
-        )
-    if calls:
-        written["tool_calls"] = [
-            {
-                "id": _call_id(call.id, dialect),
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in calls
-        ]
-        if any(call.cache for call in calls):
-            chat.losses.add("cache_control")
-    elif not texts:
-        written["content"] = ""
-    return written
-
-
-def _call_id(given: str, dialect: Dialect) -> str:
-    """An id as the provider takes it; the same for a call and for its result."""
-    if not dialect.short_call_ids or _SHORT_ID.fullmatch(given):
-        return given
-    number = 0
-    for byte in given.encode():
-        number = (number * 257 + byte + 1) % 36**9
-    digits = []
-    for _ in range(9):
-        number, digit = divmod(number, 36)
-        digits.append("0123456789abcdefghijklmnopqrstuvwxyz"[digit])
-    return "".join(digits)
-
-
-def _written_tool(tool: Tool, chat: ChatRequest, dialect: Dialect) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description is not None:
-        function["description"] = tool.description
-    parameters = tool.parameters or _NO_PARAMETERS
-    function["parameters"] = object_text(parameters) or object_text(_NO_PARAMETERS)
-    if tool.strict is not None:
-        function["strict"] = tool.strict
-    written: dict[str, Any] = {"type": "function", "function": function}
-    if tool.cache is not None and dialect.cache_points:
-        written["cache_control"] = tool.cache
-    elif tool.cache is not None:
-        chat.losses.add("cache_control")
-    return written
-
-
-def _written_choice(choice: ToolChoice) -> Any:
-    if choice.mode == "one":
-        return {"type": "function", "function": {"name": choice.name}}
-    return choice.mode
-
-
-def _written_sampling(chat: ChatRequest, dialect: Dialect) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for name, usual in (("temperature", 1), ("top_p", 1)):
-        value = getattr(chat, name)
-        if value is not None and dialect.sampling:
-            members[name] = value
-        elif value not in (None, usual):
-            chat.losses.add(name)
-    if chat.top_k is not None and dialect.top_k:
-        members["top_k"] = chat.top_k
-    elif chat.top_k is not None:
-        chat.losses.add("top_k")
-    for name in ("seed", "frequency_penalty", "presence_penalty"):
-        if getattr(chat, name) is not None:
-            members[name] = getattr(chat, name)
-    if chat.stop and dialect.sampling:
-        members["stop"] = chat.stop[:_MOST_STOPS]
-        if len(chat.stop) > _MOST_STOPS:
-            chat.losses.add("stop")
-    elif chat.stop:
-        chat.losses.add("stop")
-    return members
-
-
-def _written_reasoning(chat: ChatRequest, dialect: Dialect) -> dict[str, Any]:
-    wanted = chat.reasoning
-    if wanted is None:
-        return {}
-    if dialect.reasoning == "openrouter":
-        return {"reasoning": _for_openrouter(wanted)}
-    if dialect.reasoning is None or not wanted.enabled:
-        if wanted.enabled or dialect.reasoning is not None:
-            chat.losses.add("thinking")
-        return {}
-    effort = wanted.effort
-    if effort is None and wanted.budget is not None:
-        effort = next((e for most, e in _BUDGETS if wanted.budget <= most), "high")
-    if effort is None:
-        # It thinks as much as it sees fit, which is what was asked for.
-        return {}
-    return {"reasoning_effort": _EFFORTS.get(effort, effort)}
-
-
-def _for_openrouter(wanted: Reasoning) -> dict[str, Any]:
-    if not wanted.enabled:
-        return {"enabled": False}
-    if wanted.effort is not None:
-        return {"effort": _EFFORTS.get(wanted.effort, wanted.effort)}
-    if wanted.budget is not None:
-        return {"max_tokens": wanted.budget}
-    return {"enabled": True}
-
-
-def _written_output(output: OutputSchema) -> dict[str, Any]:
-    schema: dict[str, Any] = {"name": output.name or "output"}
-    if output.description is not None:
-        schema["description"] = output.description
-    schema["schema"] = object_text(output.schema) or {}
-    if output.strict is not None:
-        schema["strict"] = output.strict
-    return {"type": "json_schema", "json_schema": schema}

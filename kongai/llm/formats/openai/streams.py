@@ -36,6 +36,7 @@ from kongai.llm.formats.openai.answers import (
     FINISH_REASONS,
     call_id,
     encode_answer,
+    failure_of,
     stop_reason,
 )
 from kongai.llm.formats.openai.content import SIGNED, thinking_detail
@@ -50,6 +51,13 @@ from kongai.llm.usage import Usage
 from kongai.sse import Decoder, ServerSentEvent, encode
 
 _DONE = b"[DONE]"
+_OF_CHUNKS = frozenset(
+    {
+        *("choices", "created", "error", "id", "model", "object", "obfuscation"),
+        *("provider", "request_id", "service_tier", "sla_metrics"),
+        *("system_fingerprint", "time_info", "usage", "usage_breakdown", "x_groq"),
+    }
+)
 _KNOWN = frozenset(
     {
         "channel",
@@ -136,13 +144,22 @@ class _Decoder:
             self._ended = True
             yield read_error(0, chunk)
             return
-        read_usage(usage_of(chunk), self._usage)
+        for name in chunk:
+            if name not in _OF_CHUNKS and chunk[name]:
+                self.losses.add(name)
         choices = _objects(chunk.get("choices"))
         if choices and not self._started:
             # Azure's first chunk has none, and neither id nor model.
             self._started = True
             self._id = _text(chunk, "id")
             yield Started(self._id, _text(chunk, "model"))
+        usage = usage_of(chunk)
+        if usage:
+            # Some tell it in every chunk; what a broken stream has used is known then.
+            read_usage(usage, self._usage)
+            self._usage.service_tier = _text(chunk, "service_tier")
+            if self._usage.counted:
+                yield Counted(self._usage)
         for choice in choices:
             if choice.get("index") in (None, 0):
                 yield from self._choice(choice)
@@ -247,23 +264,27 @@ class _Decoder:
         if self._ended or not self._started:
             return
         self._ended = True
+        failure = failure_of(self._finish)
+        if failure is not None:
+            yield Failed(failure.status, failure.message)
+            return
         yield Stopped(
             stop_reason(
                 self._finish, with_calls=bool(self._calls), refused=self._refused
             )
         )
-        if self._usage.counted:
-            yield Counted(self._usage)
         yield Ended()
 
 
 class _Encoder:
     def __init__(self, envelope: Envelope) -> None:
+        self.losses = Losses()
         self._envelope = envelope
         self._id, self._model = envelope.id, envelope.model
         self._numbers: dict[int, int] = {}
         self._without_arguments: dict[int, None] = {}
         self._thought = Thinking()
+        self._thinking: list[str] = []
         self._texts = 0
         self._cited = False
         self._usage: Usage | None = None
@@ -290,13 +311,14 @@ class _Encoder:
             case TextDelta(text):
                 yield self._delta({"content": text})
             case ThinkingStart(redacted):
-                self._thought = Thinking(redacted=redacted)
+                self._thought, self._thinking = Thinking(redacted=redacted), []
                 if redacted is not None:
                     yield self._detail()
             case ThinkingDelta(text):
-                self._thought.text += text
+                self._thinking.append(text)
                 yield self._delta({"reasoning_content": text})
             case Sealed(signature):
+                self._thought.text = "".join(self._thinking)
                 self._thought.signature = signature
                 yield self._detail()
             case ToolStart(number, id, name):
@@ -311,6 +333,8 @@ class _Encoder:
                 self._usage = usage
             case Stopped(reason):
                 self._reason = FINISH_REASONS[reason]
+                if reason == "pause":
+                    self.losses.add("stop_reason")
             case Ended():
                 yield from self._end()
             case Failed(status, message):

@@ -39,6 +39,15 @@ def written(*parts: Part, losses: list[str] | None = None) -> Any:
     return json.loads(msgspec.json.encode(content))
 
 
+BOTH = [
+    {"type": "text", "text": " a ", "cache_control": MARK},
+    {"type": "text", "text": "b\n"},
+]
+RESULT_OF_NOTHING: list[dict[str, Any]] = [
+    {"type": "tool_result", "tool_use_id": "a", "content": []}
+]
+
+
 def source(**members: Any) -> dict[str, Any]:
     return {"type": "document", "source": members}
 
@@ -161,6 +170,32 @@ def test_content_that_is_read(content: Any, parts: list[Part]) -> None:
     assert read(content) == parts
 
 
+PARTS = [
+    {"type": "text", "text": "a"},
+    {"type": "image", "source": {"type": "url", "url": "https://a"}},
+]
+OTHER_MARK = {"type": "ephemeral"}
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (PARTS[:1], [Text("a", MARK)]),
+        (PARTS, [Text("a"), Media("image", url="https://a", cache=MARK)]),
+        ([{**PARTS[0], "cache_control": OTHER_MARK}], [Text("a", OTHER_MARK)]),
+        ([], []),
+    ],
+)
+@pytest.mark.parametrize("kind", ["search_result", "document"])
+def test_a_point_for_the_cache_is_behind_the_last_part(
+    kind: str, content: list[Any], parts: list[Part]
+) -> None:
+    block = {"type": kind, "content": content}
+    if kind == "document":
+        block = source(type="content", content=content)
+    assert read([{**block, "cache_control": MARK}]) == parts
+
+
 @pytest.mark.parametrize(
     ("block", "lost"),
     [
@@ -229,8 +264,14 @@ def test_what_cannot_be_left_out_is_refused(block: Any, said: str) -> None:
         ([Text("a")], "a"),
         ([Text("")], ""),
         ([], []),
-        # An empty block is refused by Anthropic.
-        ([Text(""), Text("a"), Text("")], [{"type": "text", "text": "a"}]),
+        ([Text(" ")], " "),
+        # A block without a visible character is refused by Anthropic.
+        ([Text(""), Text("a"), Text(" \n\t")], [{"type": "text", "text": "a"}]),
+        ([Text("\n"), Text(" ")], []),
+        ([Text(" ", MARK)], []),
+        ([Text(" a ", MARK), Text("b\n")], BOTH),
+        ([ToolResult("a", [Text("\n"), Text("")])], RESULT_OF_NOTHING),
+        ([ToolResult("a", [Text("\n")])], [{**RESULT_OF_NOTHING[0], "content": "\n"}]),
     ],
 )
 def test_texts_that_are_written(parts: list[Part], content: Any) -> None:
@@ -264,8 +305,8 @@ def test_arguments_keep_their_bytes() -> None:
     ("given", "safe"),
     [
         ("toolu_01-A", "toolu_01-A"),
-        ("functions.look:0", "functions_look_0"),
-        ("call|é", "call__"),
+        ("functions.look:0", "functions_look_0_ec000204"),
+        ("call|é", "call___b18307d4"),
         ("", ""),
     ],
 )
@@ -274,6 +315,12 @@ def test_ids_in_characters_that_anthropic_takes(given: str, safe: str) -> None:
     (call,) = written(ToolCall(given, "f"))
     (result,) = written(ToolResult(given))
     assert call["id"] == result["tool_use_id"] == safe
+
+
+def test_no_two_ids_become_one() -> None:
+    """Anthropic refuses an id that comes twice."""
+    given = ["a:b", "a.b", "a_b", "a|b", "é", "è"]
+    assert len({safe_id(id) for id in given}) == len(given)
 
 
 def test_a_document_that_is_a_text_is_written_as_one() -> None:

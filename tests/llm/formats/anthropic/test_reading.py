@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from kongai import registry
-from kongai.llm.formats import AnswerReader, RequestFacts, anthropic, whole
+from kongai.llm.formats import AnswerReader, RequestFacts, along, anthropic
 from kongai.llm.usage import Usage
 from kongai.sse import ServerSentEvent, encode
 from kongai.testing import chop
@@ -528,7 +528,7 @@ def test_a_whole_answer_is_unfinished_before_its_end() -> None:
 def test_a_whole_answer_past_the_limit_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(whole, "MAX_WHOLE_ANSWER", 100)
+    monkeypatch.setattr(along, "MAX_WHOLE_ANSWER", 100)
     at_limit = b'{"model":"m"}'.ljust(100)
     assert read_whole(*chop(at_limit, 50)).model == "m"
     reader = read_whole(*chop(at_limit + b" ", 50, 100))

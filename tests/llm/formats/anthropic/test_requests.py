@@ -25,6 +25,7 @@ PLAIN = Dialect()
 BUDGET = Dialect(default_max_tokens=4096, reasoning="budget", top_k=True)
 ADAPTIVE = Dialect(default_max_tokens=4096, reasoning="adaptive", sampling=False)
 MARK = {"type": "ephemeral"}
+PLAIN_MEMBERS = {"model", "messages", "stream"}
 
 
 def decoded(losses: list[str] | None = None, **members: Any) -> ChatRequest:
@@ -200,6 +201,8 @@ def test_the_smallest_request() -> None:
     [
         ([], None, []),
         ([Message("system", [Text("")])], None, []),
+        ([Message("system", [Text("\n")])], None, []),
+        ([Message("system", [Text(" "), Text("a")])], "a", []),
         ([Message("system", [Text("a")])], "a", []),
         (
             [Message("system", [Text("a")]), Message("system", [Text("b", MARK)])],
@@ -233,6 +236,8 @@ def test_an_assistants_message_that_says_nothing_is_left_out() -> None:
         Message("user", [Text("a")]),
         Message("assistant", [Thinking("hm")]),
         Message("assistant", [Text("")]),
+        Message("assistant", [Text(" \n")]),
+        Message("assistant", [Text(" "), Text("\n")]),
         Message("assistant"),
         Message("user", [Text("b")]),
     ]
@@ -240,9 +245,24 @@ def test_an_assistants_message_that_says_nothing_is_left_out() -> None:
     assert [message["content"] for message in body["messages"]] == ["a", "b"]
 
 
+@pytest.mark.parametrize("text", ["", "\n", "hi"])
+def test_a_lone_text_of_the_users_is_passed_as_it_is(text: str) -> None:
+    body = encoded(ChatRequest(messages=[Message("user", [Text(text)])]))
+    assert body["messages"] == [{"role": "user", "content": text}]
+
+
+def test_a_conversation_that_ends_with_the_assistant_begins_the_answer() -> None:
+    said = [Message("user", [Text("a")]), Message("assistant", [Text("b")])]
+    body = encoded(ChatRequest(messages=said), losses=["prefill"])
+    assert body["messages"] == [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+    ]
+
+
 def test_tools() -> None:
     tools = [
-        Tool("f", "d", '{"type": "object", "x": 1.0}', True, MARK),
+        Tool("f", "d", '{"type": "object", "properties": {}, "x": 1.0}', True, MARK),
         Tool("g"),
         Tool("h", parameters='{"properties": {}}'),
     ]
@@ -251,14 +271,32 @@ def test_tools() -> None:
         {
             "name": "f",
             "description": "d",
-            "input_schema": {"type": "object", "x": 1.0},
+            "input_schema": {"type": "object", "properties": {}, "x": 1.0},
             "strict": True,
             "cache_control": MARK,
         },
         {"name": "g", "input_schema": {"type": "object", "properties": {}}},
         {"name": "h", "input_schema": {"properties": {}, "type": "object"}},
     ]
-    assert b'{"type": "object", "x": 1.0}' in anthropic.encode_request(chat, PLAIN)
+    body = anthropic.encode_request(chat, PLAIN)
+    assert b'{"type": "object", "properties": {}, "x": 1.0}' in body
+
+
+@pytest.mark.parametrize("mode", ["required", "one"])
+def test_a_choice_among_tools_that_are_not_there_is_lost(mode: Any) -> None:
+    choice = ToolChoice(mode, "g" if mode == "one" else None)
+    chat = ChatRequest(tool_choice=choice, parallel_tools=False)
+    assert encoded(chat, losses=["tool_choice"]).keys() == PLAIN_MEMBERS
+
+
+def test_a_choice_of_a_tool_that_is_not_offered_is_lost() -> None:
+    chat = ChatRequest(tools=[Tool("f")], tool_choice=ToolChoice("one", "g"))
+    body = encoded(chat, losses=["tool_choice"])
+    assert body.keys() == PLAIN_MEMBERS | {"tools"}
+    chat = ChatRequest(tools=[Tool("f")], tool_choice=ToolChoice("one", "g"))
+    chat.parallel_tools = False
+    auto = {"type": "auto", "disable_parallel_tool_use": True}
+    assert encoded(chat, losses=["tool_choice"])["tool_choice"] == auto
 
 
 @pytest.mark.parametrize(
@@ -407,7 +445,12 @@ def test_where_no_thinking_is_asked_for(
     [
         (Reasoning(), {}, []),
         (Reasoning(budget=2000), {}, ["reasoning.budget"]),
-        (Reasoning(effort="minimal"), {"output_config": {"effort": "low"}}, []),
+        (
+            Reasoning(effort="minimal"),
+            {"output_config": {"effort": "low"}},
+            ["reasoning.effort"],
+        ),
+        (Reasoning(effort="low"), {"output_config": {"effort": "low"}}, []),
         (Reasoning(effort="max"), {"output_config": {"effort": "max"}}, []),
     ],
 )
@@ -438,7 +481,10 @@ def test_a_schema_and_an_effort_share_their_place() -> None:
     body = encoded(chat, ADAPTIVE, lost)
     assert body["output_config"] == {
         "effort": "low",
-        "format": {"type": "json_schema", "schema": {"type": "object"}},
+        "format": {
+            "type": "json_schema",
+            "schema": {"type": "object", "additionalProperties": False},
+        },
     }
     plain = ChatRequest(output=OutputSchema("{}", "output", strict=True))
     assert encoded(plain)["output_config"]["format"]["schema"] == {}

@@ -134,6 +134,27 @@ def test_blocks(pieces: list[bytes], parts: list[Any]) -> None:
     [
         (block(0, "server_tool_use"), ["content[server_tool_use]"]),
         (delta(0, "citations_delta", citation={}), ["content[].citations"]),
+        (delta(0, "new_delta", secret=1), ["content[].delta[new_delta]"]),
+        (
+            event("message_delta", delta={"container": {"id": "x"}}),
+            ["container"],
+        ),
+        (
+            event("message_delta", delta={"stop_details": {"type": "x"}}),
+            ["stop_details"],
+        ),
+        (
+            event("message_delta", context_management={"applied_edits": [1]}),
+            ["context_management"],
+        ),
+        (
+            event(
+                "message_delta",
+                delta={"container": None, "stop_details": {}},
+                context_management=None,
+            ),
+            [],
+        ),
         (event("new_event", x=1), []),
         (event("ping"), []),
     ],
@@ -148,6 +169,8 @@ def test_what_no_event_says_is_named(piece: bytes, lost: list[str]) -> None:
         ([start(), closing("new_reason"), STOP], [Stopped("end"), Ended()]),
         ([start(), closing(None), STOP], [Ended()]),
         ([start(), closing("max_tokens")], [Stopped("length")]),
+        ([start(), closing("pause_turn"), STOP], [Stopped("pause"), Ended()]),
+        ([start(), closing("compaction"), STOP], [Stopped("pause"), Ended()]),
         (
             [
                 start(),
@@ -276,10 +299,11 @@ def test_blocks_are_numbered_and_never_overlap() -> None:
         *(("start", 3), ("delta", 3), ("stop", 3)),
     ]
     *_, call = [d["content_block"] for _, d in found if "content_block" in d]
-    assert call == {"type": "tool_use", "id": "a_b", "name": "f", "input": {}}
+    assert call == {"type": "tool_use", "id": "a_b_6783a31e", "name": "f", "input": {}}
 
 
 F, G, H = ToolStart(0, "a", "f"), ToolStart(1, "b", "g"), ToolStart(2, "c", "h")
+SO: list[Event] = [TextStart(), TextDelta("so")]
 ORDERS: dict[str, tuple[list[Event], list[str]]] = {
     "one after the other": (
         [F, ToolDelta(0, "{"), ToolDelta(0, "}"), G, ToolDelta(1, "{}")],
@@ -304,6 +328,29 @@ ORDERS: dict[str, tuple[list[Event], list[str]]] = {
         [F, G, ToolDelta(1, "{}"), ToolDelta(0, "{}"), TextStart(), TextDelta("so")],
         ["f+", "{}", "-", "g+", "{}", "-", "text+", "so", "-"],
     ),
+    "a text among the pieces": (
+        [F, ToolDelta(0, "{"), *SO, TextDelta("!"), ToolDelta(0, "}"), TextDelta("?")],
+        ["f+", "{", "}", "-", "text+", "so", "!", "?", "-"],
+    ),
+    "several texts among the pieces": (
+        [F, ToolDelta(0, "{"), *SO, ToolDelta(0, '"a"'), *SO, ToolDelta(0, ":1}")],
+        ["f+", "{", '"a"', ":1}", "-", "text+", "so", "-", "text+", "so", "-"],
+    ),
+    "a text among the pieces of calls in turns": (
+        [
+            *(F, ToolDelta(0, "{"), *SO, G, ToolDelta(1, "{"), ToolDelta(0, "}")),
+            ToolDelta(1, "}"),
+        ],
+        ["f+", "{", "}", "-", "g+", "{}", "-", "text+", "so", "-"],
+    ),
+    "a text before the second call is complete": (
+        [F, G, ToolDelta(1, "{"), ToolDelta(0, "{}"), *SO, ToolDelta(1, "}"), H],
+        ["f+", "{}", "-", "g+", "{}", "-", "text+", "so", "-", "h+", "{}", "-"],
+    ),
+    "a text behind a call without arguments": (
+        [F, *SO, ToolDelta(0, " ")],
+        ["f+", "{}", "-", "text+", "so", "-"],
+    ),
     "without arguments": ([F, G], ["f+", "{}", "-", "g+", "{}", "-"]),
     "white space for arguments": ([F, ToolDelta(0, " ")], ["f+", " ", "{}", "-"]),
     "a piece of nothing": ([ToolDelta(9, "{}"), F], ["f+", "{}", "-"]),
@@ -323,6 +370,37 @@ def test_a_call_with_arguments_that_are_no_object_breaks_the_stream(
 ) -> None:
     with pytest.raises(Untranslatable, match="arguments of a tool call"):
         written(STARTED, F, ToolDelta(0, arguments), Stopped("tool"), Ended())
+
+
+def test_arguments_behind_the_end_of_their_call_break_the_stream() -> None:
+    """Without them the call would ask for something else."""
+    with pytest.raises(Untranslatable, match="behind its end$"):
+        written(STARTED, F, *SO, ToolDelta(0, '{"a":1}'))
+
+
+def test_text_that_waits_is_written_when_the_call_is_complete() -> None:
+    encoder = anthropic.stream_encoder(ENVELOPE)
+    encoder.encode([STARTED, F, ToolDelta(0, "{")])
+    assert encoder.encode(SO) == b""
+    let_go = [kind for kind, _ in read_back([encoder.encode([ToolDelta(0, "}")])])]
+    assert let_go == [
+        *("content_block_delta", "content_block_stop"),
+        *("content_block_start", "content_block_delta"),
+    ]
+    assert encoder.losses.names() == []
+
+
+def test_text_that_waits_for_a_call_that_is_cut_off_comes_last() -> None:
+    cut = kinds(STARTED, F, ToolDelta(0, '{"a'), *SO, Stopped("length"), Ended())
+    assert cut == ["f+", '{"a', "-", "text+", "so", "-"]
+
+
+@pytest.mark.parametrize("usage", [None, Usage()])
+def test_a_usage_that_counts_nothing_is_estimated(usage: Usage | None) -> None:
+    told = [] if usage is None else [Counted(usage)]
+    *_, (_, closed), _ = written(STARTED, *SO, *told, Ended())
+    assert closed["usage"]["input_tokens"] == 40
+    assert closed["usage"]["output_tokens"] == 1
 
 
 def test_a_call_may_be_cut_off_by_the_limit() -> None:

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from kongai.llm.chat import ChatAnswer, Text, Thinking, ToolCall, Untranslatable
+from kongai.llm.chat import (
+    ChatAnswer,
+    GaveUp,
+    Text,
+    Thinking,
+    ToolCall,
+    Untranslatable,
+)
 from kongai.llm.formats import Envelope, openai
 from kongai.llm.usage import Usage
 
@@ -43,7 +50,7 @@ def test_an_answer() -> None:
         system_fingerprint="x",
         service_tier="default",
     )
-    usage = Usage(1, 2, counted=True)
+    usage = Usage(1, 2, service_tier="default", counted=True)
     assert answer == ChatAnswer(
         "c1", "m", [Thinking("hm"), Text("so")], "end", None, usage
     )
@@ -80,6 +87,7 @@ def test_parts_of_an_answer(message: dict[str, Any], parts: list[Any]) -> None:
         ("stop", {}, "end"),
         (None, {}, "end"),
         ("length", {}, "length"),
+        ("model_length", {}, "length"),
         ("content_filter", {}, "refusal"),
         ("eos", {}, "end"),
         ("tool_calls", {"tool_calls": [called("f", "")]}, "tool"),
@@ -89,12 +97,60 @@ def test_parts_of_an_answer(message: dict[str, Any], parts: list[Any]) -> None:
         ("length", {"tool_calls": [called("f", "")]}, "length"),
         ("tool_calls", {"content": "x"}, "end"),
         ("stop", {"refusal": "no"}, "refusal"),
+        ("stop", {"refusal": ""}, "end"),
+        ("stop", {"refusal": None, "content": "x"}, "end"),
+        ("length", {"refusal": ""}, "length"),
     ],
 )
 def test_why_an_answer_ended(
     finish: str | None, message: dict[str, Any], reason: str
 ) -> None:
     assert answer_of(message, finish).stop_reason == reason
+
+
+@pytest.mark.parametrize(
+    ("given", "tier"), [("flex", "flex"), (None, None), (1, None), (["flex"], None)]
+)
+def test_the_tier_that_served(given: Any, tier: str | None) -> None:
+    answer = answer_of({}, service_tier=given, usage={"prompt_tokens": 1})
+    assert answer.usage == Usage(1, service_tier=tier, counted=True)
+    assert answer.losses.names() == []
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "insufficient_system_resource"])
+def test_a_reason_that_is_a_failure(reason: str) -> None:
+    with pytest.raises(GaveUp) as failed:
+        answer_of({"content": "so"}, reason)
+    assert failed.value.status == 502
+    assert failed.value.message == f"the provider gave up: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("members", "status", "message"),
+    [
+        ({"error": {"message": "no", "code": 429}}, 429, "no"),
+        ({"error": {"message": "no", "type": "rate_limit_error"}}, 429, "no"),
+        ({"error": {"message": "no"}}, 500, "no"),
+        ({"error": "no"}, 500, "no"),
+        ({"error": {"message": "no", "code": 502}, "choices": []}, 502, "no"),
+        (
+            {"error": {"message": "no", "code": 402}, "choices": [{"message": {}}]},
+            402,
+            "no",
+        ),
+    ],
+)
+def test_an_error_in_the_place_of_an_answer(
+    members: dict[str, Any], status: int, message: str
+) -> None:
+    """OpenRouter sends one with status 200 if the provider behind it fails late."""
+    with pytest.raises(GaveUp, match=f"^{message}$") as failed:
+        openai.decode_answer(json.dumps({"id": "c1", **members}).encode())
+    assert (failed.value.status, failed.value.message) == (status, message)
+
+
+def test_no_error_is_none() -> None:
+    assert answer_of({"content": "so"}, error=None).parts == [Text("so")]
 
 
 def test_what_is_not_known_is_named() -> None:

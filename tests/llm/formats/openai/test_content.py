@@ -5,9 +5,17 @@ from typing import Any
 
 import pytest
 
-from kongai.llm.chat import Losses, Media, Part, Text, Thinking, Untranslatable
+from kongai.llm.chat import (
+    Losses,
+    Media,
+    Part,
+    Text,
+    Thinking,
+    Untranslatable,
+    joined,
+)
 from kongai.llm.formats import Dialect
-from kongai.llm.formats.openai.content import content_of, join, parts_of, reasoning_of
+from kongai.llm.formats.openai.content import content_of, parts_of, reasoning_of
 from kongai.llm.json_fields import Fields
 
 PNG = "data:image/png;base64,aWk="
@@ -59,6 +67,27 @@ def read(content: Any, losses: list[str] | None = None) -> list[Part]:
         (
             [{"type": "image_url", "image_url": {"url": "data:image/gif;x=y;base64,"}}],
             [Media("image", "image/gif", "")],
+        ),
+        (
+            [{"type": "image_url", "image_url": "data:image/jpg;base64,aWk="}],
+            [Media("image", "image/jpeg", "aWk=")],
+        ),
+        (
+            [
+                {
+                    "type": "image_url",
+                    "image_url": "data:image/svg+xml;x=y,%3Ca%2C%C3%A9",
+                }
+            ],
+            [Media("image", "image/svg+xml", "PGEsw6k=")],
+        ),
+        (
+            [{"type": "image_url", "image_url": "data:image/jpg,hi, you"}],
+            [Media("image", "image/jpeg", "aGksIHlvdQ==")],
+        ),
+        (
+            [{"type": "image_url", "image_url": "data:no comma"}],
+            [Media("image", url="data:no comma")],
         ),
         (
             [{"type": "file", "file": {"filename": "a.pdf", "file_data": PDF}}],
@@ -147,7 +176,7 @@ def test_what_cannot_be_left_out_is_refused(part: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "joined"),
+    ("texts", "text"),
     [
         ([], ""),
         ([Text("a"), Text("b")], "a\nb"),
@@ -155,14 +184,12 @@ def test_what_cannot_be_left_out_is_refused(part: Any, said: str) -> None:
         ([Text("a", cited=True), Text("b", cited=True)], "ab"),
     ],
 )
-def test_pieces_of_a_sentence_are_not_torn_apart(
-    texts: list[Text], joined: str
-) -> None:
-    assert join(texts) == joined
+def test_pieces_of_a_sentence_are_not_torn_apart(texts: list[Text], text: str) -> None:
+    assert joined(texts) == text
 
 
 @pytest.mark.parametrize(
-    ("dialect", "joined", "content"),
+    ("dialect", "as_one", "content"),
     [
         (Dialect(), True, "a\nb"),
         (Dialect(plain_text=True), False, "a\nb"),
@@ -173,10 +200,10 @@ def test_pieces_of_a_sentence_are_not_torn_apart(
         ),
     ],
 )
-def test_several_texts(dialect: Dialect, joined: bool, content: Any) -> None:
+def test_several_texts(dialect: Dialect, as_one: bool, content: Any) -> None:
     losses = Losses()
     parts = [Text("a"), Text("b")]
-    assert content_of(parts, losses, dialect, joined=joined) == content
+    assert content_of(parts, losses, dialect, as_one=as_one) == content
     assert losses.names() == []
 
 

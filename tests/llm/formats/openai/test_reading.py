@@ -139,7 +139,9 @@ def test_what_is_no_request(body: bytes) -> None:
 
 
 def test_nothing_is_answered_locally() -> None:
-    assert openai.answer_locally("/chat/completions", b"{}") is None
+    assert list(openai.LOCAL_PATHS) == []
+    with pytest.raises(LookupError):
+        openai.answer_locally("/chat/completions", b"{}")
 
 
 def test_a_whole_answer() -> None:
@@ -155,6 +157,58 @@ def test_a_whole_answer() -> None:
 def test_a_whole_answer_that_says_little(body: bytes, model: str | None) -> None:
     reader = fed(openai.whole_reader(), body)
     assert facts(reader) == (Usage(), model, True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "completion"),
+    [
+        ({"choices": [{"message": {"content": "12345"}}]}, 2),
+        ({"choices": [{"text": "12345"}, {"text": "123"}]}, 2),
+        (
+            {
+                "choices": [
+                    {
+                        "message": {
+                            "content": [{"type": "text", "text": "12"}],
+                            "reasoning_content": "34",
+                            "refusal": "5",
+                            "tool_calls": [
+                                {"function": {"name": "6", "arguments": ""}}
+                            ],
+                        }
+                    }
+                ]
+            },
+            2,
+        ),
+        ({"choices": [{"message": {"content": "1"}}], "usage": {"x": 1}}, 1),
+    ],
+)
+def test_a_whole_answer_without_a_count_is_estimated(
+    body: dict[str, Any], completion: int
+) -> None:
+    reader = fed(openai.whole_reader(), json.dumps({"model": "m", **body}).encode())
+    estimate = Usage(0, completion, estimated=True)
+    assert facts(reader) == (estimate, "m", True, True, False)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [[], 1, None, [1], [{}], [{"text": 1}], [{"message": "x"}], [{"message": {}}]],
+)
+def test_a_whole_answer_of_nothing_has_no_estimate(choices: Any) -> None:
+    body = json.dumps({"model": "m", "choices": choices}).encode()
+    reader = fed(openai.whole_reader(), body)
+    assert facts(reader) == (Usage(), "m", True, True, False)
+
+
+@pytest.mark.parametrize(("given", "tier"), [("flex", "flex"), (None, None), (1, None)])
+def test_the_tier_that_served(given: Any, tier: str | None) -> None:
+    expected = Usage(15, 9, service_tier=tier, counted=True)
+    body = json.dumps({"usage": COUNTS, "service_tier": given}).encode()
+    assert fed(openai.whole_reader(), body).usage == expected
+    first = event(choices=[{"delta": {"content": "a"}}], service_tier=given)
+    assert read(first, event(choices=[], usage=COUNTS), DONE).usage == expected
 
 
 STREAMS: dict[str, tuple[list[bytes], tuple[Any, ...]]] = {

@@ -24,6 +24,7 @@ from kongai.llm.formats import Dialect, openai
 
 PLAIN = Dialect()
 MARK = {"type": "ephemeral"}
+OF_A_CALL = "messages[0].tool_calls[0]"
 
 
 def decoded(losses: list[str] | None = None, **members: Any) -> ChatRequest:
@@ -91,6 +92,11 @@ def test_all_that_a_request_can_say() -> None:
         ({"n": 2}, ["n"]),
         ({"logprobs": True, "top_logprobs": 3}, ["logprobs", "top_logprobs"]),
         ({"store": True}, ["store"]),
+        ({"user": "u", "safety_identifier": "s"}, ["safety_identifier"]),
+        (
+            {"function_call": "auto", "tool_choice": "auto"},
+            ["function_call"],
+        ),
         ({"stream_options": {"new": 1}}, ["stream_options.new"]),
         ({"messages": [{"role": "user", "name": "Ada"}]}, ["messages[].name"]),
         ({"tools": [{"type": "custom", "custom": {}}]}, ["tools[custom]"]),
@@ -137,6 +143,21 @@ def test_how_much_to_think_is_said_in_openais_way_or_in_openrouters(
 
 
 @pytest.mark.parametrize(
+    ("members", "user"),
+    [
+        ({"user": "u"}, "u"),
+        ({"safety_identifier": "s"}, "s"),
+        ({"user": None, "safety_identifier": "s"}, "s"),
+        ({}, None),
+    ],
+)
+def test_the_person_behind_the_request(
+    members: dict[str, Any], user: str | None
+) -> None:
+    assert decoded(**members).user == user
+
+
+@pytest.mark.parametrize(
     ("given", "stop"), [("a", ["a"]), (["a", "b"], ["a", "b"]), (None, []), ([], [])]
 )
 def test_stop_is_a_string_or_several(given: Any, stop: list[str]) -> None:
@@ -158,8 +179,57 @@ def test_choices_of_tools(given: Any, choice: ToolChoice | None) -> None:
     assert decoded(tool_choice=given).tool_choice == choice
 
 
+@pytest.mark.parametrize(
+    ("given", "choice"),
+    [
+        ("auto", ToolChoice("auto")),
+        ("none", ToolChoice("none")),
+        ({"name": "f"}, ToolChoice("one", "f")),
+        (None, None),
+    ],
+)
+def test_choices_of_functions(given: Any, choice: ToolChoice | None) -> None:
+    assert decoded(function_call=given).tool_choice == choice
+
+
+def test_functions_are_tools_under_an_older_name() -> None:
+    """Calls of them had no ids; a result is of the last call."""
+    call = {"name": "f", "arguments": '{"x":1}'}
+    calling = {"role": "assistant", "content": None, "function_call": call}
+    result = {"role": "function", "name": "f"}
+    chat = decoded(
+        functions=[
+            {"name": "f", "description": "d", "parameters": {"type": "object"}},
+            {"name": "g"},
+        ],
+        messages=[
+            {"role": "user", "content": "?"},
+            calling,
+            {**result, "content": "1"},
+            calling,
+            {**result, "content": "2"},
+            {"role": "user", "content": "so"},
+        ],
+    )
+    assert chat.tools == [Tool("f", "d", '{"type": "object"}'), Tool("g")]
+    assert chat.messages == [
+        Message("user", [Text("?")]),
+        Message("assistant", [ToolCall("call_f_1", "f", '{"x":1}')]),
+        Message("user", [ToolResult("call_f_1", [Text("1")])]),
+        Message("assistant", [ToolCall("call_f_2", "f", '{"x":1}')]),
+        Message("user", [ToolResult("call_f_2", [Text("2")]), Text("so")]),
+    ]
+
+
+def test_a_call_with_a_text_for_its_input() -> None:
+    custom = {"name": "f", "input": 'a "b"'}
+    calls = [{"id": "a", "type": "custom", "custom": custom}]
+    (message,) = decoded(messages=[{"role": "assistant", "tool_calls": calls}]).messages
+    assert message.parts == [ToolCall("a", "f", '{"input":"a \\"b\\""}')]
+
+
 def test_schemas_keep_their_bytes() -> None:
-    schema = '{"type" : "object", "minimum": 1.0}'
+    schema = '{"type" : "object", "properties": {}, "minimum": 1.0}'
     body = b"""{"messages": [], "tools": [{"type": "function", "function":
         {"name": "f", "description": "d", "parameters": %b, "strict": true}}],
         "response_format": {"type": "json_schema", "json_schema":
@@ -171,6 +241,7 @@ def test_schemas_keep_their_bytes() -> None:
     assert chat.tools == [Tool("f", "d", schema, True)]
     assert chat.output == OutputSchema(schema, "n", None, False)
     assert openai.encode_request(chat, PLAIN).count(schema.encode()) == 2
+    assert chat.losses.names() == ["tools[].strict"]
 
 
 def test_results_and_what_the_user_says_then_are_one_turn() -> None:
@@ -222,6 +293,18 @@ def test_results_and_what_the_user_says_then_are_one_turn() -> None:
         (b'{"max_tokens":"secret"}', "max_tokens: expected an integer"),
         (b'{"stop":[1]}', "stop: expected an array of strings"),
         (b"[]", "expected a JSON object"),
+        (
+            b'{"messages":[{"role":"assistant","tool_calls":[{"id":"secret"}]}]}',
+            f"{OF_A_CALL}: a call of an unknown kind can't be carried over",
+        ),
+        (
+            b'{"function_call":"secret"}',
+            "function_call: expected one of auto, none, required",
+        ),
+        (
+            b'{"tool_choice":"secret"}',
+            "tool_choice: expected one of auto, none, required",
+        ),
     ],
 )
 def test_what_is_no_request(body: bytes, said: str) -> None:
@@ -256,7 +339,11 @@ def test_results_are_written_before_what_else_the_user_says() -> None:
 
 def test_an_assistants_message() -> None:
     parts: list[Part] = [Text("one"), Text("two"), ToolCall("a", "f", '{"x": 1.0}')]
-    assert messages(Message("assistant", parts), Message("assistant")) == [
+    asked = Message("user", [Text("?")])
+    written, silent, _ = messages(
+        Message("assistant", parts), Message("assistant"), asked
+    )
+    assert [written, silent] == [
         {
             "role": "assistant",
             "content": "one\ntwo",
@@ -270,8 +357,66 @@ def test_an_assistants_message() -> None:
         },
         {"role": "assistant", "content": ""},
     ]
-    (calling,) = messages(Message("assistant", parts[2:]))
+    calling, _ = messages(Message("assistant", parts[2:]), asked)
     assert calling["content"] is None
+
+
+def test_a_conversation_that_ends_with_the_assistant_asks_for_nothing() -> None:
+    """To OpenAI it is not the beginning of the answer."""
+    said = [Message("user", [Text("a")]), Message("assistant", [Text("b")])]
+    assert messages(*said, losses=["prefill"]) == [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+    ]
+
+
+def test_results_in_several_turns_follow_their_calls_together() -> None:
+    calling = Message("assistant", [ToolCall("a", "f"), ToolCall("b", "g")])
+    first: list[Part] = [Text("so"), ToolResult("a", [Text("1")])]
+    written = messages(
+        calling,
+        Message("user", first),
+        Message("user", [ToolResult("b", [Text("2")]), Text("go on")]),
+        Message("user", [Text("please")]),
+    )
+    assert written[1:] == [
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+        {"role": "tool", "tool_call_id": "b", "content": "2"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "so"},
+                {"type": "text", "text": "go on"},
+            ],
+        },
+        {"role": "user", "content": "please"},
+    ]
+    assert len(first) == 2
+
+
+def test_turns_of_texts_stay_apart() -> None:
+    said = [Message("user", [Text("a")]), Message("user", [Text("b")])]
+    assert [message["content"] for message in messages(*said)] == ["a", "b"]
+
+
+def test_where_no_user_may_follow_a_tool_its_last_result_says_it() -> None:
+    image = Media("image", url="https://a")
+    mistral = Dialect(user_after_tool=False)
+    given: list[Part] = [
+        *(Text("so"), ToolResult("a", [Text("1")]), ToolResult("b", [Text("2")])),
+        *(Text("go"), image),
+    ]
+    assert messages(Message("user", given), dialect=mistral) == [
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+        {"role": "tool", "tool_call_id": "b", "content": "2\nso\ngo"},
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": "https://a"}}],
+        },
+    ]
+    assert given[2] == ToolResult("b", [Text("2")])
+    said = Message("user", [Text("a"), Text("b")])
+    assert messages(said, dialect=mistral) == messages(said)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +428,8 @@ def test_an_assistants_message() -> None:
     ],
 )
 def test_what_has_no_place_in_a_message_is_named(message: Message, lost: str) -> None:
-    assert len(messages(message, losses=[lost])) == 1
+    asked = Message("user", [Text("?")])
+    assert len(messages(message, asked, losses=[lost])) == 2
 
 
 @pytest.mark.parametrize("part", [Thinking("secret"), ToolCall("a", "secret")])
@@ -300,14 +446,19 @@ def test_what_was_thought_goes_back_where_the_provider_takes_it() -> None:
     ]
     message = Message("assistant", [*thoughts, Text("so")])
     plain = {"role": "assistant", "content": "so"}
-    assert messages(message, losses=["thinking"]) == [plain]
+
+    def written(*, dialect: Dialect, losses: list[str] | None = None) -> Any:
+        asked = Message("user", [Text("?")])
+        return messages(message, asked, dialect=dialect, losses=losses)[:1]
+
+    assert written(dialect=PLAIN, losses=["thinking"]) == [plain]
     deepseek = Dialect(past_reasoning="reasoning_content")
-    assert messages(message, dialect=deepseek, losses=["thinking.signature"]) == [
+    assert written(dialect=deepseek, losses=["thinking.signature"]) == [
         {**plain, "reasoning_content": "a\nb"}
     ]
     openrouter = Dialect(past_reasoning="reasoning", reasoning="openrouter")
     anthropics = {"format": "anthropic-claude-v1"}
-    assert messages(message, dialect=openrouter) == [
+    assert written(dialect=openrouter) == [
         {
             **plain,
             "reasoning": "a\nb",
@@ -343,7 +494,7 @@ def test_ids_of_calls_are_shortened_alike_for_call_and_result() -> None:
 
 def test_tools() -> None:
     tools = [
-        Tool("f", "d", '{"type":"object","x":1.0}', False),
+        Tool("f", "d", '{"type":"object","x":1.0,"properties":{}}', False),
         Tool("g"),
         Tool("h", parameters="no JSON"),
     ]
@@ -357,7 +508,7 @@ def test_tools() -> None:
             "function": {
                 "name": "f",
                 "description": "d",
-                "parameters": {"type": "object", "x": 1.0},
+                "parameters": {"type": "object", "x": 1.0, "properties": {}},
                 "strict": False,
             },
         },
@@ -366,6 +517,57 @@ def test_tools() -> None:
     ]
     assert body["tool_choice"] == {"type": "function", "function": {"name": "g"}}
     assert body["parallel_tool_calls"] is False
+
+
+SHUT = '{"type":"object","properties":{},"additionalProperties":false}'
+
+
+@pytest.mark.parametrize(
+    ("parameters", "given", "strict", "lost"),
+    [
+        (SHUT, True, True, []),
+        ('{"additionalProperties":false}', True, True, []),
+        (None, False, False, []),
+        (None, None, None, []),
+        (None, True, None, ["tools[].strict"]),
+        ("{}", True, None, ["tools[].strict"]),
+        ("no JSON", True, None, ["tools[].strict"]),
+        ('{"type":"object","required":[{}]}', True, None, ["tools[].strict"]),
+        (
+            '{"type":"object","properties":{"a":{}},"additionalProperties":false}',
+            True,
+            None,
+            ["tools[].strict"],
+        ),
+    ],
+)
+def test_a_tool_is_strict_where_openai_takes_it_for_strict(
+    parameters: str | None, given: bool | None, strict: bool | None, lost: list[str]
+) -> None:
+    """It refuses a strict tool with a property that may be left out."""
+    tool = Tool("f", parameters=parameters, strict=given)
+    (written,) = encoded(ChatRequest(tools=[tool]), losses=lost)["tools"]
+    assert written["function"].get("strict") is strict
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice"),
+    [
+        ([], ToolChoice("required")),
+        ([], ToolChoice("one", "f")),
+        ([Tool("f")], ToolChoice("one", "g")),
+    ],
+)
+def test_a_choice_of_what_is_not_offered_is_lost(
+    tools: list[Tool], choice: ToolChoice
+) -> None:
+    chat = ChatRequest(tools=tools, tool_choice=choice)
+    assert "tool_choice" not in encoded(chat, losses=["tool_choice"])
+
+
+@pytest.mark.parametrize("mode", ["auto", "none"])
+def test_a_choice_that_asks_for_no_tool_is_none_without_tools(mode: Any) -> None:
+    assert "tool_choice" not in encoded(ChatRequest(tool_choice=ToolChoice(mode)))
 
 
 def test_without_tools_nothing_is_said_of_them() -> None:
@@ -403,6 +605,15 @@ def test_without_tools_nothing_is_said_of_them() -> None:
         (PLAIN, {"stop": list("abcde")}, {"stop": list("abcd")}, ["stop"]),
         (PLAIN, {"user": "u" * 64}, {"user": "u" * 64}, []),
         (PLAIN, {"user": "u" * 65}, {}, ["user"]),
+        (Dialect(user=False), {"user": "u"}, {}, ["user"]),
+        (Dialect(stop=False), {"stop": ["a"]}, {}, ["stop"]),
+        (Dialect(stop=False), {"stop": []}, {}, []),
+        (
+            Dialect(stop=False),
+            {"temperature": 0.0, "top_p": 0.5},
+            {"temperature": 0.0, "top_p": 0.5},
+            [],
+        ),
         (
             PLAIN,
             {"stream": True},
@@ -422,19 +633,37 @@ def test_what_a_dialect_takes(
 @pytest.mark.parametrize(
     ("how", "wanted", "members", "lost"),
     [
-        (None, Reasoning(effort="low"), {}, ["thinking"]),
+        (None, Reasoning(effort="low"), {}, ["reasoning"]),
         (None, Reasoning(False), {}, []),
         ("effort", Reasoning(effort="low"), {"reasoning_effort": "low"}, []),
-        ("effort", Reasoning(effort="max"), {"reasoning_effort": "high"}, []),
+        ("effort", Reasoning(effort="minimal"), {"reasoning_effort": "minimal"}, []),
+        (
+            "effort",
+            Reasoning(effort="max"),
+            {"reasoning_effort": "high"},
+            ["reasoning.effort"],
+        ),
+        (
+            "effort",
+            Reasoning(effort="xhigh"),
+            {"reasoning_effort": "high"},
+            ["reasoning.effort"],
+        ),
         ("effort", Reasoning(budget=1024), {"reasoning_effort": "low"}, []),
         ("effort", Reasoning(budget=2049), {"reasoning_effort": "medium"}, []),
         ("effort", Reasoning(budget=99999), {"reasoning_effort": "high"}, []),
         ("effort", Reasoning(), {}, []),
-        ("effort", Reasoning(False), {}, ["thinking"]),
+        ("effort", Reasoning(False), {}, ["reasoning"]),
         (
             "openrouter",
             Reasoning(effort="xhigh"),
             {"reasoning": {"effort": "high"}},
+            ["reasoning.effort"],
+        ),
+        (
+            "openrouter",
+            Reasoning(effort="minimal"),
+            {"reasoning": {"effort": "minimal"}},
             [],
         ),
         ("openrouter", Reasoning(budget=9), {"reasoning": {"max_tokens": 9}}, []),
@@ -447,6 +676,31 @@ def test_how_much_to_think(
 ) -> None:
     body = encoded(ChatRequest(reasoning=wanted), Dialect(reasoning=how), lost)
     assert body == {"model": None, "messages": [], **members}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lost"),
+    [
+        (None, []),
+        (Reasoning(False), []),
+        (Reasoning(), ["reasoning"]),
+        (Reasoning(effort="low"), ["reasoning"]),
+        (Reasoning(budget=9), ["reasoning"]),
+    ],
+)
+def test_where_tools_and_thinking_exclude_each_other(
+    wanted: Reasoning | None, lost: list[str]
+) -> None:
+    dialect = Dialect(reasoning="effort", tools_with_reasoning=False)
+    chat = ChatRequest(tools=[Tool("f")], reasoning=wanted)
+    assert encoded(chat, dialect, lost)["reasoning_effort"] == "none"
+
+
+def test_without_tools_they_do_not() -> None:
+    dialect = Dialect(reasoning="effort", tools_with_reasoning=False)
+    chat = ChatRequest(reasoning=Reasoning(effort="low"))
+    assert encoded(chat, dialect)["reasoning_effort"] == "low"
+    assert "reasoning_effort" not in encoded(ChatRequest(), dialect)
 
 
 def test_a_schema_needs_a_name() -> None:

@@ -55,6 +55,10 @@ STOP = delta("stop")
 DONE = b"data: [DONE]\n\n"
 
 
+def gave_up(reason: str) -> Failed:
+    return Failed(502, f"the provider gave up: {reason}")
+
+
 def decoded(*pieces: bytes) -> list[Event]:
     decoder = openai.stream_decoder()
     found = [event for piece in pieces for event in decoder.feed(piece)]
@@ -89,8 +93,34 @@ def test_a_stream() -> None:
         TextStart(),
         TextDelta("so"),
         TextDelta(" be it"),
-        Stopped("end"),
         Counted(USAGE),
+        Stopped("end"),
+        Ended(),
+    ]
+
+
+def test_the_usage_is_told_where_it_comes() -> None:
+    """Should the stream break off, what it has used by then is known."""
+    first = event(
+        choices=[{"delta": {"content": "a"}}],
+        usage={**COUNTS, "completion_tokens": 1},
+        service_tier="flex",
+    )
+    decoder = openai.stream_decoder()
+    assert decoder.feed(first) == [
+        STARTED,
+        Counted(Usage(15, 1, service_tier="flex", counted=True)),
+        TextStart(),
+        TextDelta("a"),
+    ]
+    assert decoder.feed(event(choices=[], x_groq={"usage": COUNTS})) == [Counted(USAGE)]
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"x": 1}, "none", {"prompt_tokens": "1"}])
+def test_a_usage_that_counts_nothing_is_not_told(usage: Any) -> None:
+    assert decoded(ROLE, STOP, event(choices=[], usage=usage), DONE) == [
+        STARTED,
+        Stopped("end"),
         Ended(),
     ]
 
@@ -109,6 +139,18 @@ def test_azures_first_chunk_tells_of_the_prompt_only() -> None:
         (
             [ROLE, STOP, DONE, DONE, delta(content="x")],
             [STARTED, Stopped("end"), Ended()],
+        ),
+        ([ROLE, delta("model_length"), DONE], [STARTED, Stopped("length"), Ended()]),
+        ([ROLE, delta(refusal=""), STOP], [STARTED, Stopped("end"), Ended()]),
+        ([ROLE, delta("error"), DONE, STOP], [STARTED, gave_up("error")]),
+        ([ROLE, delta("abort")], [STARTED, gave_up("abort")]),
+        (
+            [ROLE, delta("insufficient_system_resource"), DONE],
+            [STARTED, gave_up("insufficient_system_resource")],
+        ),
+        (
+            [ROLE, delta("error"), event(choices=[], usage=COUNTS), DONE],
+            [STARTED, Counted(USAGE), gave_up("error")],
         ),
         ([ROLE], [STARTED]),
         ([DONE], []),
@@ -271,6 +313,22 @@ def test_a_refusal_is_why_it_ended() -> None:
     [
         (delta(audio={"id": "x"}), ["choices[].delta.audio"]),
         (delta(audio=None, annotations=[]), []),
+        (event(choices=[], citations=["https://a"]), ["citations"]),
+        (event(choices=[], citations=[], moderation=None), []),
+        (
+            event(
+                choices=[],
+                object="chat.completion.chunk",
+                created=1,
+                system_fingerprint="x",
+                service_tier="flex",
+                obfuscation="x",
+                provider="x",
+                x_groq={"id": "x"},
+                time_info={"queue_time": 1},
+            ),
+            [],
+        ),
         (event(choices=[{"index": 1, "delta": {"content": "x"}}]), ["choices[1:]"]),
         (
             delta(reasoning_details=[{"type": "reasoning.encrypted", "format": "x"}]),
@@ -351,6 +409,13 @@ def test_calls_that_are_written() -> None:
         {"tool_calls": [{**second, "function": {"name": "g", "arguments": ""}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]},
     ]
+
+
+@pytest.mark.parametrize(("reason", "lost"), [("pause", ["stop_reason"]), ("end", [])])
+def test_a_pause_is_lost(reason: Any, lost: list[str]) -> None:
+    encoder = openai.stream_encoder(ENVELOPE)
+    encoder.encode([STARTED, Stopped(reason), Ended()])
+    assert encoder.losses.names() == lost
 
 
 def test_thinking_that_is_written() -> None:

@@ -1,11 +1,12 @@
-"""Reading along a whole answer: collected up to a limit, and read at its end."""
+"""Reading along while an answer passes: what the readers of all formats share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from kongai.llm.json_fields import UNREADABLE
-from kongai.llm.usage import Usage
+from kongai.llm.usage import Usage, estimate_tokens
+from kongai.sse import Decoder, EventTooLarge, ServerSentEvent
 
 MAX_WHOLE_ANSWER = 64 * 1024 * 1024
 """The longest whole answer that is read, in bytes."""
@@ -59,3 +60,48 @@ class WholeReader:
             self.broken = True
             return
         self.finished = True
+
+
+class EventReader:
+    """An `AnswerReader` for an answer that is an event stream, but for its events.
+
+    A format's reader overrides `read`; it adds to `characters` what the answer says,
+    and sets `counted` once the provider has told how much that is.
+    """
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.model: str | None = None
+        self.started = self.finished = self.broken = self.lost = False
+        self.characters = 0
+        self.counted = False
+        self._decoder = Decoder()
+
+    def read(self, event: ServerSentEvent) -> None:
+        """Read one event.
+
+        Raises:
+            msgspec.DecodeError: it can't be read; it is left out then.
+        """
+        raise NotImplementedError
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        if self.lost:
+            return
+        try:
+            events = self._decoder.feed(data)
+        except EventTooLarge:
+            self.broken = self.lost = True
+            return
+        for event in events:
+            try:
+                self.read(event)
+            except UNREADABLE:
+                self.broken = True
+
+    def end(self) -> None:
+        """Estimate the answer's tokens if they were not counted."""
+        if not self.counted and self.characters:
+            self.usage.completion_tokens = estimate_tokens(self.characters)
+            self.usage.estimated = True
