@@ -261,10 +261,8 @@ def _written_reasoning(
     wanted = chat.reasoning
     if wanted is None or not wanted.enabled:
         return {}
-    forced = chat.tool_choice is not None and chat.tool_choice.mode in (
-        "required",
-        "one",
-    )
+    choice = choice_of(chat)
+    forced = choice is not None and choice.mode in ("required", "one")
     if dialect.reasoning is None or forced or _thought_is_missing(chat):
         chat.losses.add("reasoning")
         return {}

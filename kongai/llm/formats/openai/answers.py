@@ -86,7 +86,7 @@ def decode_answer(body: bytes) -> ChatAnswer:
         fields = Fields.parse(body)
     except Untranslatable:
         raise Untranslatable("failed to decode openai response") from None
-    if fields.has("error"):
+    if fields.has("error", empty=False):
         failed = decode_error(0, body)
         raise GaveUp(failed.status, failed.message)
     choices = (
@@ -122,7 +122,7 @@ def decode_answer(body: bytes) -> ChatAnswer:
     if usage is not None:
         answer.usage = Usage()
         read_usage(usage, answer.usage)
-        answer.usage.service_tier = tier
+        answer.usage.service_tier = tier or None
     fields.report(answer.losses)
     return answer
 

@@ -174,7 +174,7 @@ def stream_reader() -> AnswerReader:
 
 
 def _note_tier(usage: Usage, tier: Any) -> None:
-    if isinstance(tier, str):
+    if tier and isinstance(tier, str):
         usage.service_tier = tier
 
 

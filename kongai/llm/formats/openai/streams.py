@@ -154,10 +154,11 @@ class _Decoder:
             self._id = _text(chunk, "id")
             yield Started(self._id, _text(chunk, "model"))
         usage = usage_of(chunk)
+        tier = _text(chunk, "service_tier")
+        self._usage.service_tier = tier or self._usage.service_tier
         if usage:
             # Some tell it in every chunk; what a broken stream has used is known then.
             read_usage(usage, self._usage)
-            self._usage.service_tier = _text(chunk, "service_tier")
             if self._usage.counted:
                 yield Counted(self._usage)
         for choice in choices:

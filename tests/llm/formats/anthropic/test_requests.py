@@ -387,8 +387,14 @@ def thought(*thoughts: Part) -> list[Message]:
 UNTHINKABLE: dict[str, dict[str, Any]] = {
     "a budget that Anthropic refuses": {"reasoning": Reasoning(budget=1023)},
     "no room for a budget": {"max_tokens": 1300},
-    "a tool that must be called": {"tool_choice": ToolChoice("required")},
-    "a tool that is named": {"tool_choice": ToolChoice("one", "f")},
+    "a tool that must be called": {
+        "tool_choice": ToolChoice("required"),
+        "tools": [Tool("f")],
+    },
+    "a tool that is named": {
+        "tool_choice": ToolChoice("one", "f"),
+        "tools": [Tool("f")],
+    },
     "a turn that began without a thought": {"messages": [CALLED, RESULT]},
     "a thought without a seal": {"messages": thought(Thinking("hm"))},
     "a thought with an empty seal": {"messages": thought(Thinking("hm", ""))},
