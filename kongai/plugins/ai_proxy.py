@@ -154,6 +154,8 @@ class AIProxy(Plugin):
             return
         upstream = exchange.upstream_response
         if exchange.source == "upstream" and upstream is not None and call.chat:
+            if not self.config.provider.sets_cookies:
+                response.headers.pop("Set-Cookie", None)
             if upstream.status == 200:
                 self._name_model(call, response)
             if call.translation is not None:

@@ -63,6 +63,9 @@ class Provider(NamedTuple):
     """The query argument that carries `options.azure_api_version`, if there is one."""
     version: str | None = None
     """The version that `AIProxy(provider=...)` asks for."""
+    sets_cookies: bool = True
+    """Whether cookies that it sets reach the client; Kong takes away those that some
+    providers' own gateways set."""
 
     def format_name(self, options: Options) -> str:
         """The wire format that it speaks."""
@@ -133,6 +136,7 @@ PROVIDERS = {
             needs=("azure_instance", "azure_deployment_id"),
             credential="api-key",
             prices="azure",
+            sets_cookies=False,
             version_argument="api-version",
         ),
         Provider(
@@ -171,6 +175,7 @@ PROVIDERS = {
             format_option="mistral_format",
             needs=("mistral_format",),
             prices="mistral",
+            sets_cookies=False,
         ),
         Provider(name="ollama", root=_FREE_TO_PLACE, format="ollama"),
         Provider(
@@ -178,6 +183,7 @@ PROVIDERS = {
             root="https://api.openai.com/v1",
             tells=dialects.openai,
             prices="openai",
+            sets_cookies=False,
         ),
         Provider(
             name="openrouter",

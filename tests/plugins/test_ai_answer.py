@@ -404,6 +404,15 @@ def test_a_providers_cookies_are_not_the_clients() -> None:
     assert "ETag" not in got.headers
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_whose_cookies_reach_a_client_of_the_same_format(provider: str) -> None:
+    """Kong takes away those of OpenAI, Azure and Mistral."""
+    headers = [*JSON, ("set-cookie", "__cf_bm=x")]
+    upstream = answer(completion(), headers=headers)
+    got = Gateway(provider, provider, upstream).ask()
+    assert ("Set-Cookie" in got.headers) is (provider == "anthropic")
+
+
 PAYLOADS = {"log_statistics": True, "log_payloads": True}
 
 
