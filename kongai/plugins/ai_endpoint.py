@@ -17,9 +17,10 @@ from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
 from kongai.incoming import query_arguments, query_without
 from kongai.llm.call import Call
-from kongai.llm.json_fields import UNREADABLE, with_fields
+from kongai.llm.json_fields import with_fields
 from kongai.plugins.ai_proxy_config import Target
 from kongai.plugins.ai_templates import is_template
+from kongai.plugins.body_fields import members
 
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
 # In which vendors take their keys.
@@ -247,9 +248,5 @@ def _with_argument(query: str | None, name: str, value: str, *, keeps: bool) -> 
 
 def _member(body: bytes, name: str) -> msgspec.Raw | None:
     """A member of a JSON object as it is written; None if it is null or missing."""
-    try:
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except UNREADABLE:
-        return None
-    found = members.get(name, msgspec.Raw(b"null"))
+    found = members(body).get(name, msgspec.Raw(b"null"))
     return None if bytes(found) == b"null" else found

@@ -15,11 +15,11 @@ import msgspec
 from werkzeug.http import parse_options_header
 
 from kongai.incoming import query_arguments, query_without
+from kongai.llm.json_fields import UNREADABLE
 
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"
 _MULTIPART = "multipart/form-data"
-_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def has_fields(content_type: str) -> bool:
@@ -34,7 +34,7 @@ def values(body: bytes, content_type: str, name: str) -> list[Any]:
     if kind == _FORM:
         return list(query_arguments(body.decode("latin-1")).get(name, ()))
     if kind == _JSON:
-        return list(_decoded(_members(body).get(name)))
+        return list(_decoded(members(body).get(name)))
     if kind == _MULTIPART:
         parts = _parts(body, options.get("boundary", ""))
         return [_content(part) for part in parts if _part_name(part) == name]
@@ -48,26 +48,26 @@ def without(body: bytes, content_type: str, name: str) -> bytes:
     if kind == _FORM:
         return query_without(body.decode("latin-1"), name).encode("latin-1")
     if kind == _JSON:
-        members = _members(body)
-        if members.pop(name, None) is None:
+        found = members(body)
+        if found.pop(name, None) is None:
             return body
-        return msgspec.json.encode(members)
+        return msgspec.json.encode(found)
     if kind == _MULTIPART:
         return _without_part(body, options.get("boundary", ""), name)
     return body
 
 
-def _members(body: bytes) -> dict[str, msgspec.Raw]:
+def members(body: bytes) -> dict[str, msgspec.Raw]:
     """The members of a JSON object, each as it is written."""
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except _NO_JSON:
+    except UNREADABLE:
         return {}
 
 
 def _decoded(member: msgspec.Raw | None) -> Iterator[Any]:
     if member is not None:
-        with suppress(*_NO_JSON):
+        with suppress(*UNREADABLE):
             yield msgspec.json.decode(member)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from kongai.llm.json_fields import UNREADABLE
@@ -62,7 +63,7 @@ class WholeReader:
         self.finished = True
 
 
-class EventReader:
+class EventReader(ABC):
     """An `AnswerReader` for an answer that is an event stream, but for its events.
 
     A format's reader overrides `read`; it adds to `characters` what the answer says,
@@ -77,13 +78,13 @@ class EventReader:
         self.counted = False
         self._decoder = Decoder()
 
+    @abstractmethod
     def read(self, event: ServerSentEvent) -> None:
         """Read one event.
 
         Raises:
             msgspec.DecodeError: it can't be read; it is left out then.
         """
-        raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""

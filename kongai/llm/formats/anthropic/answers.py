@@ -8,13 +8,13 @@ import msgspec
 
 from kongai.llm.chat import (
     ChatAnswer,
-    Part,
     StopReason,
     Text,
     Thinking,
     ToolCall,
     Untranslatable,
 )
+from kongai.llm.estimate import answer_characters
 from kongai.llm.formats import Envelope
 from kongai.llm.formats.anthropic.content import blocks_of, written_call
 from kongai.llm.formats.anthropic.reading import (
@@ -93,7 +93,7 @@ def encode_answer(answer: ChatAnswer, envelope: Envelope) -> bytes:
     reason = answer.stop_reason or "end"
     usage = answer.usage
     if usage is None or not usage.counted:
-        written = estimate_tokens(sum(_size(part) for part in answer.parts))
+        written = estimate_tokens(answer_characters(answer))
         usage = Usage(envelope.prompt_estimate, written)
     return msgspec.json.encode(
         {
@@ -117,12 +117,6 @@ def written_usage(usage: Usage) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.completion_tokens,
     }
-
-
-def _size(part: Part) -> int:
-    if isinstance(part, (Text, Thinking)):
-        return len(part.text)
-    return len(part.name + part.arguments) if isinstance(part, ToolCall) else 0
 
 
 def _written(part: Text | Thinking | ToolCall) -> dict[str, Any]:

@@ -87,12 +87,13 @@ def encode_request(chat: ChatRequest, dialect: Dialect) -> bytes:
     if system:
         members["system"] = written_content(system, chat.losses)
     members["messages"] = list(_written_messages(chat))
-    choice = _written_choice(chat)
+    choice = choice_of(chat)
     if chat.tools:
         members["tools"] = [_written_tool(tool) for tool in chat.tools]
-        if choice is not None:
-            members["tool_choice"] = choice
-    thinking = _written_reasoning(chat, dialect, limit)
+        written = _written_choice(chat, choice)
+        if written is not None:
+            members["tool_choice"] = written
+    thinking = _written_reasoning(chat, dialect, choice)
     if "thinking" in thinking and chat.max_tokens is None and limit is not None:
         # The limit is ours, and is meant for what is written after thinking.
         limit += thinking["thinking"].get("budget_tokens", 0)
@@ -205,8 +206,9 @@ def _written_tool(tool: Tool) -> dict[str, Any]:
     return written
 
 
-def _written_choice(chat: ChatRequest) -> dict[str, Any] | None:
-    choice = choice_of(chat)
+def _written_choice(
+    chat: ChatRequest, choice: ToolChoice | None
+) -> dict[str, Any] | None:
     if choice is None and chat.parallel_tools is not False:
         return None
     mode = choice.mode if choice else "auto"
@@ -256,12 +258,11 @@ def _written_sampling(
 
 
 def _written_reasoning(
-    chat: ChatRequest, dialect: Dialect, limit: int | None
+    chat: ChatRequest, dialect: Dialect, choice: ToolChoice | None
 ) -> dict[str, Any]:
     wanted = chat.reasoning
     if wanted is None or not wanted.enabled:
         return {}
-    choice = choice_of(chat)
     forced = choice is not None and choice.mode in ("required", "one")
     if dialect.reasoning is None or forced or _thought_is_missing(chat):
         chat.losses.add("reasoning")

@@ -21,6 +21,7 @@ from kongai.llm.formats.openai.content import (
     parts_of,
     reasoning_of,
     thinking_members,
+    written_call,
 )
 from kongai.llm.formats.openai.errors import decode_error
 from kongai.llm.formats.openai.usage import read_usage, written_usage
@@ -178,14 +179,7 @@ def encode_answer(answer: ChatAnswer, envelope: Envelope) -> bytes:
         )
     calls = [part for part in answer.parts if isinstance(part, ToolCall)]
     if calls:
-        message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in calls
-        ]
+        message["tool_calls"] = [written_call(call, call.id) for call in calls]
     if answer.stop_reason == "pause":
         answer.losses.add("stop_reason")
     choice = {

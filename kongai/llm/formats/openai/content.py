@@ -19,6 +19,7 @@ from kongai.llm.chat import (
     Part,
     Text,
     Thinking,
+    ToolCall,
     Untranslatable,
     joined,
 )
@@ -217,6 +218,12 @@ def thinking_members(
     elif under_seal:
         losses.add("thinking.signature")
     return members
+
+
+def written_call(call: ToolCall, id: str) -> dict[str, Any]:
+    """A call of a tool as an entry of `tool_calls`, under an id of its own."""
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": id, "type": "function", "function": function}
 
 
 def _sealed(thought: Thinking) -> bool:

@@ -24,7 +24,11 @@ from kongai.llm.chat import (
     choice_of,
 )
 from kongai.llm.formats import Dialect
-from kongai.llm.formats.openai.content import content_of, thinking_members
+from kongai.llm.formats.openai.content import (
+    content_of,
+    thinking_members,
+    written_call,
+)
 from kongai.llm.json_fields import object_text
 from kongai.llm.schemas import parameters_of, takes_all
 
@@ -154,12 +158,7 @@ def _written_assistant(
         )
     if calls:
         written["tool_calls"] = [
-            {
-                "id": _call_id(call.id, dialect),
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in calls
+            written_call(call, _call_id(call.id, dialect)) for call in calls
         ]
         if any(call.cache for call in calls):
             chat.losses.add("cache_control")

@@ -83,14 +83,9 @@ def _messages(fields: Fields) -> list[Message]:
     for given in fields.objects("messages"):
         role = given.text("role")
         if role in ("tool", "function"):
-            _add_to_turn(messages, [_tool_result(given, functions)])
+            _turn(messages).parts.append(_tool_result(given, functions))
         elif role == "user":
-            parts = parts_of(given, "content")
-            last = messages[-1] if messages else None
-            if last and last.role == "user" and _only_results(last):
-                last.parts.extend(parts)
-            else:
-                messages.append(Message("user", parts))
+            _turn(messages).parts.extend(parts_of(given, "content"))
         elif role in ("system", "developer"):
             messages.append(Message("system", parts_of(given, "content")))
         elif role == "assistant":
@@ -102,12 +97,13 @@ def _messages(fields: Fields) -> list[Message]:
     return messages
 
 
-def _add_to_turn(messages: list[Message], results: list[Part]) -> None:
+def _turn(messages: list[Message]) -> Message:
+    """The user's turn to add to: one that holds only results, or else a new one."""
     last = messages[-1] if messages else None
     if last is None or last.role != "user" or not _only_results(last):
         last = Message("user")
         messages.append(last)
-    last.parts.extend(results)
+    return last
 
 
 def _only_results(message: Message) -> bool:
