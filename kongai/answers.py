@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from kongai import forwarding
 from kongai.entities import Route
 from kongai.error_bodies import JSON, accepted, error_body
-from kongai.errors import GatewayError, HTTPSRequired
+from kongai.errors import GatewayError, HTTPSRequired, RequestRejected, as_answer
 from kongai.exchange import Exchange, UpstreamResponse
 from kongai.incoming import mount_point
 
@@ -86,9 +87,7 @@ def failure(exchange: Exchange, error: GatewayError) -> Iterator[bytes]:
     """Make an error the exchange's answer, in the client's format or in Kong's."""
     exchange.source = "kong"
     if exchange.error_format is not None:
-        text = exchange.error_format.error_body(
-            error.status, error.message, exchange.id
-        )
+        text = exchange.error_format.error_body(error.like, error.message, exchange.id)
         kind: str | None = JSON
     else:
         accept = accepted(exchange.request.headers, error)
@@ -100,6 +99,20 @@ def failure(exchange: Exchange, error: GatewayError) -> Iterator[bytes]:
     _add_kong_headers(exchange, response)
     exchange.response = response
     return iter((text,))
+
+
+def told_of(error: Exception, exchange: Exchange) -> GatewayError:
+    """What the client is told of an error."""
+    if isinstance(error, HTTPException):
+        # A plugin may use Werkzeug's and Flask's way of saying no.
+        failure = RequestRejected(error.name, status=error.get_response().status_code)
+        failure.headers = tuple(
+            (name, value)
+            for name, value in error.get_headers()
+            if name.lower() != "content-type"
+        )
+        return failure
+    return as_answer(error, exchange.id)
 
 
 def https_required(exchange: Exchange, route: Route) -> HTTPSRequired:

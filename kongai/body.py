@@ -110,7 +110,7 @@ class Body:
         if finished or not (self._can_add_event and exchange.error_format):
             return b""
         return exchange.error_format.error_event(
-            failure.status, failure.message, exchange.id
+            failure.like, failure.message, exchange.id
         )
 
     def _close_chunks(self) -> None:

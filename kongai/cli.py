@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Sequence
 from ipaddress import ip_network
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 import click
 
-from kongai import config
+from kongai import body_memory, config
 from kongai._version import __version__
-from kongai.document import parse
-from kongai.errors import ConfigError
+from kongai.errors import ConfigError, whereabouts
+from kongai.limits import GRACE_SECONDS, Limits
 from kongai.plugins.ai_proxy import AIProxy
 from kongai.plugins.file_log import FileLog
 from kongai.proxy import Proxy
 
+DEFAULT_HOST = "127.0.0.1"
+STATUS_PORT = 8100
+MEBIBYTE = 1024 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -112,10 +114,34 @@ def schema() -> None:
     click.echo(json.dumps(file_schema(), indent=2))
 
 
+def _number(context: click.Context, option: click.Parameter, text: str) -> int:
+    """How many processes: a number, or one for each processor."""
+    if text == "auto":
+        return os.cpu_count() or 1
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise click.BadParameter(f"{text!r} is neither `auto` nor 1 to 1024.")
+    return int(text)
+
+
+def _status_address(
+    context: click.Context, option: click.Parameter, text: str
+) -> tuple[str, int] | None:
+    """Where the status is served: `off`, `on`, a port, or host and port."""
+    if text in ("off", "on"):
+        return (DEFAULT_HOST, STATUS_PORT) if text == "on" else None
+    host, colon, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535 or (colon and not host):
+        raise click.BadParameter(f"{text!r} is neither `on`, `off` nor [HOST:]PORT.")
+    return host.strip("[]") or DEFAULT_HOST, int(port)
+
+
+_SECONDS = click.FloatRange(0, min_open=True)
+
+
 @click.command()
 @click.argument("path", metavar="[CONFIG]", required=False, type=click.Path())
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to serve."
+    "--host", default=DEFAULT_HOST, show_default=True, help="Address to serve."
 )
 @click.option(
     "--port",
@@ -123,6 +149,24 @@ def schema() -> None:
     show_default=True,
     type=click.IntRange(0, 65535),
     help="Port to serve; 0 takes a free one.",
+)
+@click.option(
+    "--workers",
+    default="1",
+    show_default=True,
+    metavar="N",
+    callback=_number,
+    help="Processes that serve; `auto` is one for each processor.",
+)
+@click.option(
+    "--status-listen",
+    "status",
+    default="off",
+    show_default=True,
+    metavar="[HOST:]PORT",
+    callback=_status_address,
+    help="Where to serve /status, /status/ready and /healthz; `on` is "
+    f"{DEFAULT_HOST}:{STATUS_PORT}.",
 )
 @click.option(
     "--demo",
@@ -135,6 +179,74 @@ def schema() -> None:
     show_default=True,
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
     help="What to write to standard error.",
+)
+@click.option(
+    "--grace",
+    default=GRACE_SECONDS,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long running answers may take when the gateway stops.",
+)
+@click.option(
+    "--max-connections",
+    "connections",
+    default=Limits.connections,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Connections at a time, in each process.",
+)
+@click.option(
+    "--max-exchanges",
+    "exchanges",
+    default=Limits.exchanges,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Requests that are answered at a time, in each process; streams above all.",
+)
+@click.option(
+    "--max-body-memory",
+    default=body_memory.DEFAULT // MEBIBYTE,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="MIB",
+    help="Request bodies in memory at a time, in each process.",
+)
+@click.option(
+    "--client-header-timeout",
+    "head",
+    default=Limits.head,
+    show_default=True,
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="How long a client may take to send the head of a request.",
+)
+@click.option(
+    "--client-body-timeout",
+    "body",
+    default=Limits.body,
+    show_default=True,
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="How long a client may be silent within a body.",
+)
+@click.option(
+    "--send-timeout",
+    "write",
+    default=Limits.write,
+    show_default=True,
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="How long a client may take nothing of what it is sent.",
+)
+@click.option(
+    "--keepalive-timeout",
+    "idle",
+    default=Limits.idle,
+    show_default=True,
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="How long a connection may be silent between requests.",
 )
 @click.option(
     "--trusted-ips",
@@ -157,19 +269,37 @@ def schema() -> None:
 )
 @click.version_option(__version__, prog_name="kongai-serve")
 def serve(
-    path: str | None, host: str, port: int, demo: bool, log_level: str, **trust: Any
+    path: str | None,
+    host: str,
+    port: int,
+    workers: int,
+    status: tuple[str, int] | None,
+    demo: bool,
+    log_level: str,
+    grace: float,
+    max_body_memory: int,
+    trusted_ips: Sequence[str],
+    real_ip_header: str,
+    real_ip_recursive: bool,
+    **limits: Any,
 ) -> None:
     """Run the AI gateway that CONFIG describes, a Kong declarative file.
 
     Without CONFIG it is the gateway of Kong's how-to for Claude Code: route /anything
     to Anthropic, each exchange logged to /tmp/claude.json.
+
+    SIGTERM stops it: running answers may end. SIGHUP reads CONFIG anew, SIGUSR1 opens
+    the logs anew.
     """
     if demo and path is not None:
         raise click.UsageError("--demo brings its own gateway; leave CONFIG out.")
+    if demo and workers > 1:
+        raise click.UsageError("--demo is one process; leave --workers out.")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     # Ours alone: urllib3's debug lines quote the query, which may hold a key.
     logging.getLogger("kongai").setLevel(log_level.upper())
-    from kongai.server import Server, is_patched, run
+    from kongai import serving
+    from kongai.server import Server, is_patched
 
     if not is_patched():
         _stop("start the server with kongai-serve, which patches first", 2)
@@ -179,28 +309,39 @@ def serve(
 
         upstream = Server(("127.0.0.1", 0), EchoLLM())
         upstream.start()
-    if path is None:
-        proxy = _ready_made(upstream.url if upstream else None, trust)
-    else:
-        _, proxy = _load(path, trust)
-    server = Server((host, port), proxy)
-    try:
-        server.start()
-    except OSError as error:
-        # gevent puts the address behind the reason, which is said already.
-        reason = str(error.strerror or error).partition(": (")[0]
-        _stop(f"can't listen on {host} port {port}: {reason}", 1)
-    proxy.init_worker()
+    options = {
+        "max_body_memory": max_body_memory * MEBIBYTE,
+        "trusted_ips": trusted_ips,
+        "real_ip_header": real_ip_header,
+        "real_ip_recursive": real_ip_recursive,
+    }
+    source = serving.Source(path, options, upstream.url if upstream else None)
+    settings = serving.Settings(
+        address=(host, port),
+        status=status,
+        workers=workers,
+        limits=Limits(**limits),
+        grace=grace,
+    )
 
-    def announce() -> None:
-        logging.getLogger("kongai").info("listening on %s", server.url)
+    def welcome(url: str, proxy: Proxy) -> None:
         if sys.stdout.isatty():
-            click.echo(_welcome(server.url, proxy, demo=demo))
+            click.echo(_welcome(url, proxy, demo=demo))
 
-    run(server, announce)
-    proxy.close()
+    try:
+        code = serving.serve(source, settings, welcome)
+    except ConfigError as error:
+        _stop_with_problems(error)
+    except OSError as error:
+        _stop(f"can't read {path}: {error.strerror}", 2)
+    except serving.CantListen as error:
+        _stop(str(error), 1)
+    except Exception as error:
+        # Not a traceback: the texts of exceptions may quote what the file keeps secret.
+        _stop(f"can't start: {whereabouts(error)}", 1)
     if upstream is not None:
         upstream.drain(0)
+    sys.exit(code)
 
 
 def _addresses(values: Sequence[str]) -> list[str]:
@@ -212,16 +353,6 @@ def _addresses(values: Sequence[str]) -> list[str]:
         except ValueError:
             raise click.BadParameter(f"{text!r} is no IP address or network.") from None
     return found
-
-
-def _ready_made(upstream_url: str | None, options: Mapping[str, Any]) -> Proxy:
-    """The how-to's gateway; for the demonstration, with another upstream."""
-    text = files("kongai").joinpath("howto.yml").read_text(encoding="utf-8")
-    data = parse(text).data
-    if upstream_url is not None:
-        model = data["services"][0]["plugins"][0]["config"]["model"]
-        model["options"]["upstream_url"] = upstream_url
-    return Proxy.from_config(data, **options)
 
 
 def _welcome(url: str, proxy: Proxy, *, demo: bool) -> str:
@@ -260,19 +391,21 @@ _CURL = """\
 """
 
 
-def _load(
-    path: str, options: Mapping[str, Any] = MappingProxyType({})
-) -> tuple[config.Config, Proxy]:
+def _load(path: str) -> tuple[config.Config, Proxy]:
     """The file and its gateway: plugins that don't fit together show only there."""
     try:
         found = config.load_file(path)
-        return found, Proxy.from_config(found, **options)
+        return found, Proxy.from_config(found)
     except ConfigError as error:
-        for line in ConfigError(error.problems, path).lines():
-            click.echo(line, err=True)
-        sys.exit(1)
+        _stop_with_problems(ConfigError(error.problems, path))
     except OSError as error:
         _stop(f"can't read {path}: {error.strerror}", 2)
+
+
+def _stop_with_problems(error: ConfigError) -> NoReturn:
+    for line in error.lines():
+        click.echo(line, err=True)
+    sys.exit(1)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -9,16 +9,20 @@
         RequestRejected    400 / 413 ...   the client is at fault
           Refused                          it is no HTTP, or not what the server takes
           BodyIncomplete                   its body stops short
+          ClientTimeout      408           its body comes too slowly
         NoServiceFound     503             the route leads nowhere
         NoPeer             503             its upstream has no target
         HTTPSRequired      426             the route does not serve plain HTTP
         ServerStopping     503             the server can't wait for the answer
+        Overloaded         503             there is too much to do already
+        LogUnavailable     503             no record could be written of it
         UpstreamError      502             the upstream is at fault
           UpstreamTimeout  504
           UpstreamTruncated                after the status has left: no status any more
       AnswerCut                the answer cannot be finished; a server must close the
                                connection without ending the body
     ClientGone (BaseException) the client has left: unwind, record, go
+      ClientStalled            it is there, but does not read its answer
 
 A `GatewayError`'s message is one of a closed list of texts, Kong's where Kong has one.
 It never carries a URL, a header or another exception's text, so that no credential can
@@ -108,6 +112,11 @@ class GatewayError(KongAIError):
         self.ended = self.ended if ended is None else ended
         super().__init__(self.message)
 
+    @property
+    def like(self) -> int:
+        """The status with which an LLM's API says the same: its 503 is an overload."""
+        return 500 if self.status == 503 else self.status
+
 
 class NoRouteMatched(GatewayError):
     """No route fits the request."""
@@ -149,6 +158,29 @@ class ServerStopping(GatewayError):
     ended = "shutdown"
 
 
+class Overloaded(GatewayError):
+    """There are as many connections, exchanges or bodies as the gateway can hold."""
+
+    status = 503
+    message = "The gateway is overloaded"
+    ended = "overload"
+    headers = (("Retry-After", "1"),)
+
+    @property
+    def like(self) -> int:
+        """The same."""
+        return self.status
+
+
+class LogUnavailable(GatewayError):
+    """The exchange would leave no record, and the log is required to have one."""
+
+    status = 503
+    message = "The log can't be written"
+    ended = "log_unavailable"
+    headers = (("Retry-After", "1"),)
+
+
 class RequestRejected(GatewayError):
     """The request itself is not acceptable; the upstream never sees it."""
 
@@ -166,6 +198,14 @@ class BodyIncomplete(RequestRejected):
 
     message = "The request body is incomplete"
     ended = "client_abort"
+
+
+class ClientTimeout(RequestRejected):
+    """The client sends its request too slowly to wait for it."""
+
+    status = 408
+    message = "Request timeout"
+    ended = "client_timeout"
 
 
 class UpstreamError(GatewayError):
@@ -229,6 +269,12 @@ class ClientGone(BaseException):
     """
 
     ended = "client_abort"
+
+
+class ClientStalled(ClientGone):
+    """The client keeps its connection, but does not read what it is sent."""
+
+    ended = "write_timeout"
 
 
 def ended_by(error: BaseException | None, otherwise: str = "killed") -> str:

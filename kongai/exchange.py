@@ -6,6 +6,7 @@ Plugins read and change it; the fields stand in the order in which they are fill
 
 from __future__ import annotations
 
+import io
 import re
 import time
 import uuid
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from werkzeug.datastructures import Headers
 
+from kongai.body_memory import BodyMemory, Share
 from kongai.consumers import NOBODY, Consumers
 from kongai.errors import (
     BodyIncomplete,
@@ -232,8 +234,12 @@ class Exchange:
     """The request's body once `read_body` has read it."""
     body_size: int = 0
     """Bytes of the request's body read so far."""
+    receiving: bool = False
+    """Whether the request's body has begun to come and has not ended."""
     body_limits: list[tuple[int, RequestRejected]] = field(default_factory=list)
     """The most bytes that the body may have, and the refusal of more."""
+    body_share: Share = field(default_factory=lambda: Share(BodyMemory(None)))
+    """What the body takes of the memory that there is for bodies."""
     error_format: ErrorFormat | None = None
     """The client's format, when a plugin knows it; None says errors in Kong's."""
     llm: Call | None = None
@@ -336,17 +342,21 @@ class Exchange:
         Raises:
             BodyTooLarge: there is more than `limit`, read before or not.
             BodyIncomplete: the client left before its body had come.
+            Overloaded: there are too many bodies in memory already.
         """
         known = max(self.body_size, self.request.content_length or 0)
         if limit is not None and known > limit:
             raise BodyTooLarge(limit)
         if self.body is None:
-            pieces = []
+            # Gives its bytes away without a copy, which pieces in a list do not.
+            collected = io.BytesIO()
+            self.body_share.hold(known)
             for piece in self.stream_body():
                 if limit is not None and self.body_size > limit:
                     raise BodyTooLarge(limit)
-                pieces.append(piece)
-            self.body = b"".join(pieces)
+                self.body_share.hold(self.body_size)
+                collected.write(piece)
+            self.body = collected.getvalue()
         return self.body
 
     def limit_body(self, limit: int, refusal: RequestRejected) -> None:
@@ -376,6 +386,7 @@ class Exchange:
         # Where the server can, take what has come instead of waiting for a whole piece.
         read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
         length = self.request.content_length
+        self.receiving = True
         while length is None or self.body_size < length:
             size = _READ_SIZE
             if length is not None:
@@ -387,12 +398,13 @@ class Exchange:
             if not piece:
                 if length is not None:
                     raise self._stopped_short()
-                return
+                break
             self.body_size += len(piece)
             for most, refusal in self.body_limits:
                 if self.body_size > most:
                     raise refusal
             yield piece
+        self.receiving = False
 
     def _stopped_short(self) -> Exception:
         if self.body_size == 0 and "form" in self.request.__dict__:

@@ -22,6 +22,8 @@ WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
 
 _MAX_LOGGED_HEADERS = 100
 _CLIENT_CLOSED_REQUEST = 499
+_INTERRUPTED = ("client_abort", "write_timeout", "shutdown", "killed")
+"""The ends that may come at any time; the others tell by themselves when."""
 
 
 def line(exchange: Exchange) -> bytes:
@@ -61,10 +63,21 @@ def serialize(exchange: Exchange) -> dict[str, Any]:
     if exchange.credential is not None:
         record["authenticated_entity"] = {"id": exchange.credential.id}
     record["kongai"] = {"ended": exchange.ended}
+    if exchange.ended in _INTERRUPTED:
+        record["kongai"]["phase"] = _phase(exchange)
     exchange.log.apply(record)
     if exchange.secret_values:
         record = redact.values(record, exchange.secret_values)
     return record
+
+
+def _phase(exchange: Exchange) -> str:
+    """How far an exchange had come when it was interrupted."""
+    if exchange.receiving or not (exchange.tries or exchange.response):
+        return "request"
+    if exchange.upstream_response is None and exchange.tries:
+        return "upstream"
+    return "response"
 
 
 def _request(exchange: Exchange) -> dict[str, Any]:

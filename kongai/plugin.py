@@ -109,6 +109,9 @@ class Plugin:
     def init_worker(self) -> None:
         """When a server process starts, before its first request: load what is slow."""
 
+    def reopen(self) -> None:
+        """When files are to be opened anew, because they were rotated."""
+
     def prepare_close(self) -> None:
         """When the gateway is about to stop: begin with what takes time."""
 

@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any, cast
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
-from kongai import answers, config, inventory
+from kongai import answers, body_memory, config, inventory
 from kongai.body import Body
 from kongai.criteria import normalize
 from kongai.entities import Consumer, Route, Service, Upstream
 from kongai.errors import (
     GatewayError,
     NoRouteMatched,
-    RequestRejected,
-    as_answer,
+    Refused,
     ended_by,
     whereabouts,
 )
@@ -67,6 +66,9 @@ class Proxy:
         sinks: take every record.
         transport: how upstreams are reached; `RequestsTransport` when None.
         fallback: a WSGI application for requests that match no route.
+        max_body_memory: bytes of request bodies that are in memory at a time, in all;
+            beyond them requests are refused with 503. None for no limit. Bodies that
+            are passed on as they come do not count.
         trusted_ips: addresses and networks of peers, such as a load balancer, that are
             believed about the client's address and in `X-Forwarded-*`.
         real_ip_header: the header in which they name the client's address.
@@ -88,6 +90,7 @@ class Proxy:
         extra_plugins: Sequence[Plugin] = (),
         transport: Transport | None = None,
         fallback: WSGIApplication | None = None,
+        max_body_memory: int | None = body_memory.DEFAULT,
         trusted_ips: Iterable[str] = (),
         real_ip_header: str = "X-Real-IP",
         real_ip_recursive: bool = False,
@@ -96,6 +99,7 @@ class Proxy:
             routes = (Route(paths=("/",)),)
         self.sinks = tuple(sinks)
         self._fallback = fallback
+        self._body_memory = body_memory.BodyMemory(max_body_memory)
         self._trust = Trust(trusted_ips, real_ip_header, recursive=real_ip_recursive)
         self._transport = transport or _default_transport()
         pairs = inventory.paired(services, routes)
@@ -135,8 +139,8 @@ class Proxy:
             data: what a Kong file says, as Python data; or what `kongai.config` loaded.
             plugins: more plugins, for every route.
             sinks: take every record.
-            options: `transport`, `fallback`, `trusted_ips`, `real_ip_header` and
-                `real_ip_recursive`, as for the class.
+            options: `transport`, `fallback`, `max_body_memory`, `trusted_ips`,
+                `real_ip_header` and `real_ip_recursive`, as for the class.
 
         Raises:
             ConfigError: with every problem found.
@@ -188,6 +192,11 @@ class Proxy:
         for plugin in self.plugins:
             plugin.init_worker()
 
+    def reopen(self) -> None:
+        """Tell the plugins to open their files anew; a server calls this on SIGUSR1."""
+        for plugin in self.plugins:
+            plugin.reopen()
+
     def close(self) -> None:
         """Close plugins, sinks and idle connections; the gateway is then of no use."""
         for plugin in self.plugins:
@@ -206,6 +215,31 @@ class Proxy:
         fallback = self._fallback_for(exchange)
         if fallback is not None:
             return fallback(environ, start_response)
+        return self._respond(exchange, start_response)
+
+    def refuse(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        error: GatewayError,
+    ) -> Iterable[bytes]:
+        """Answer and record a request that the server around the gateway does not take.
+
+        Args:
+            environ: as far as the request is known; its body is not read.
+            start_response: as for the call.
+            error: why. What is no HTTP has no route; any other request is told in the
+                way of its route.
+        """
+        request = Request(environ)
+        no_http = isinstance(error, Refused)
+        exchange = self._begun(request) if no_http else self.routed(request)
+        exchange.error = error
+        return self._respond(exchange, start_response)
+
+    def _respond(
+        self, exchange: Exchange, start_response: StartResponse
+    ) -> Iterable[bytes]:
         body = self._run(exchange)
         response = cast("Response", exchange.response)
         try:
@@ -240,6 +274,14 @@ class Proxy:
 
     def routed(self, request: Request) -> Exchange:
         """Begin an exchange: the request, and the route it takes, if any does."""
+        exchange = self._begun(request)
+        self._route(exchange)
+        refusal = objection(request.method, exchange.target)
+        if refusal and (exchange.match or not self._fallback):
+            exchange.match, exchange.error = None, exchange.error or refusal
+        return exchange
+
+    def _begun(self, request: Request) -> Exchange:
         target = raw_target(request.environ)
         exchange = Exchange(
             request,
@@ -248,13 +290,10 @@ class Proxy:
             headers=client_headers(request),
             consumers=self.consumers,
             upstreams=self.upstreams,
+            body_share=body_memory.Share(self._body_memory),
             secret_names=self._secret_names,
         )
         self._trust.look_at(exchange)
-        self._route(exchange)
-        refusal = objection(request.method, target)
-        if refusal and (exchange.match or not self._fallback):
-            exchange.match, exchange.error = None, exchange.error or refusal
         return exchange
 
     def _route(self, exchange: Exchange) -> None:
@@ -331,7 +370,7 @@ class Proxy:
         """Say an error to the client, and go on with the later phases."""
         exchange.error = error
         exchange.let_go()
-        failure = _failure(error, exchange)
+        failure = answers.told_of(error, exchange)
         given = error.response if isinstance(error, HTTPException) else None
         if isinstance(given, Response):
             # `abort(Response(...))`: a plugin's answer by another way.
@@ -356,6 +395,7 @@ class Proxy:
     def _finish(self, exchange: Exchange) -> None:
         """The log phase: whatever happened, every plugin and sink gets its turn."""
         _guarded(Exchange.let_go, exchange)
+        exchange.body_share.release()
         exchange.timings.end = time.perf_counter()
         for log in exchange.chain.log:
             _guarded(log, exchange)
@@ -375,20 +415,6 @@ def _ids(match: Match | None) -> tuple[str | None, str | None]:
     if match is None:
         return None, None
     return match.route.id, match.service.id if match.service else None
-
-
-def _failure(error: Exception, exchange: Exchange) -> GatewayError:
-    """What the client is told of an error."""
-    if isinstance(error, HTTPException):
-        # A plugin may use Werkzeug's and Flask's way of saying no.
-        failure = RequestRejected(error.name, status=error.get_response().status_code)
-        failure.headers = tuple(
-            (name, value)
-            for name, value in error.get_headers()
-            if name.lower() != "content-type"
-        )
-        return failure
-    return as_answer(error, exchange.id)
 
 
 _MATCHES_NOTHING = Route(methods=("NOTHING",))

@@ -20,7 +20,9 @@ T = TypeVar("T")
 # `token` but not `tokens`: anthropic-ratelimit-tokens-remaining is no secret, and
 # neither is the challenge of a www-authenticate.
 _NAME = re.compile(
-    "key|token(?!s)|secret|auth(?!enticate)|cookie|passw|credential|signature",
+    "key|token(?!s)|secret|auth(?!enticate)|cookie|passw|passphrase|credential|signature"
+    # Short words are parts of others: `sig` of an Azure URL, but not `design`.
+    r"|(?<![a-z0-9])(?:jwt|pass|pwd|sig)(?![a-z0-9])",
     re.IGNORECASE,
 )
 # The last one is an id that `key-auth` sets.
@@ -37,11 +39,17 @@ _VALUE = re.compile(
 SHORTEST = 8
 """Shorter secrets may be words, and are not looked for wherever they may stand."""
 
+_LONG = 16
+"""So long a part of what a client sends is no word, and is a credential by itself."""
+_APART = re.compile(r"[\s;,]+|(?<=\w)=(?=\w)")
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.$\[\]:-]{1,100}")
 _PARTS = re.compile(r"[.\[\]]+")
 _LONGEST_PART = 39
 _LONG_RUN = re.compile(r"[A-Za-z0-9]{12,}")
 
+# One slash is left of two where a path was normalised.
+_USER_OF_URL = re.compile(r"""(:/{1,2})[^/?#@\s<>"'\\]+@""")
 _URL_ARGUMENT = re.compile(r"""([?&])([^=&?#\s<>"']+)(=)([^&#\s<>"']+)""")
 
 
@@ -73,8 +81,10 @@ def header_value(name: str, value: str, also: frozenset[str] = frozenset()) -> s
 
 
 def text(value: str) -> str:
-    """A text with anything that looks like a credential taken out."""
-    return _VALUE.sub(REDACTED, value)
+    """A text with anything that looks like a credential taken out, and from URLs the
+    user with the password."""
+    value = _VALUE.sub(REDACTED, value)
+    return _USER_OF_URL.sub(rf"\1{REDACTED}@", value) if "@" in value else value
 
 
 def name(value: str) -> str:
@@ -91,6 +101,22 @@ def name(value: str) -> str:
         and all(run.isalpha() or run.isdigit() for run in runs)
     )
     return text(value) if plain else "..."
+
+
+def credentials(
+    headers: Iterable[tuple[str, str]], also: frozenset[str] = frozenset()
+) -> set[str]:
+    """The credentials in headers, as others may quote them: without scheme or name.
+
+    Args:
+        headers: names and values.
+        also: more names of headers to treat as secret, in lower case.
+    """
+    found: set[str] = set()
+    for name, value in headers:
+        if _named_secret(name, also):
+            found.update(part for part in _APART.split(value) if len(part) >= _LONG)
+    return found
 
 
 def raw(data: bytes, secrets: Iterable[str]) -> bytes:

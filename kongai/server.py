@@ -6,10 +6,12 @@ that was patched before anything else was imported (`bin/kongai-serve` does).
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -18,8 +20,10 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from kongai.connection import Connection
-from kongai.errors import ClientGone, ServerStopping
+from kongai.errors import ClientGone, GatewayError, Overloaded, ServerStopping
 from kongai.forwarding import bracketed
+from kongai.limits import GRACE_SECONDS, Limits
+from kongai.scoreboard import Count, Row, Scoreboard
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -28,38 +32,127 @@ _LOOK_SECONDS = 0.25
 # Linux alone tells a side that was closed from a connection that is gone.
 _CLOSED = getattr(select, "POLLRDHUP", select.POLLHUP)
 _poll = monkey.get_original("select", "poll")
+_BACKLOG = 1024
+_LONG_TURN = 0.01
+"""Seconds that one connection may have the loop while others wait."""
+_LAST_WORDS = 3.0
+"""Seconds that answers which were broken off have to say so, and to be recorded."""
+_LOOK_UPS = 32
+"""Names that can be looked up at a time."""
+_REFUSING = 256
+"""Connections above the limit that are told so; more are just closed."""
 
-GRACE_SECONDS = 30.0
-"""How long a server that stops waits for answers that are under way."""
+
+def listener(address: tuple[str, int], *, shared: bool = False) -> socket.socket:
+    """A socket that is bound to an address, for a `Server` to listen on.
+
+    Args:
+        address: host and port; port 0 takes a free one.
+        shared: whether other processes bind it too, each for a share of the clients
+            (SO_REUSEPORT).
+
+    Raises:
+        OSError: the address can't be had.
+    """
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def url_of(address: tuple[Any, ...]) -> str:
+    """Where a client on this machine finds what listens on an address."""
+    host, port = address[:2]
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    return f"http://{bracketed(anywhere.get(host, host))}:{port}"
 
 
 class Server(WSGIServer):  # type: ignore[misc]
     """Serves a WSGI application on a TCP address.
 
+    An application with a method `refuse`, as `Proxy` has it, also answers requests that
+    the server does not take, and so has them in its records.
+
     Args:
-        address: host and port; port 0 takes a free one.
+        address: host and port, port 0 takes a free one; or a bound socket.
         application: the WSGI application, for example a `Proxy`.
+        limits: how slow clients may be, and how many.
+        row: where the server counts.
     """
 
-    def __init__(self, address: tuple[str, int], application: WSGIApplication) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int] | socket.socket,
+        application: WSGIApplication,
+        *,
+        limits: Limits | None = None,
+        row: Row | None = None,
+    ) -> None:
+        sock = address if isinstance(address, socket.socket) else listener(address)
         super().__init__(
-            address,
+            sock,
             application,
             handler_class=_Handler,
             log=None,
             error_log=None,
             # Otherwise gevent asks the name server who this host is.
-            environ={"SERVER_NAME": address[0], "wsgi.multithread": True},
+            environ={
+                "SERVER_NAME": sock.getsockname()[0],
+                "wsgi.multithread": True,
+            },
         )
+        self.limits = limits or Limits()
+        self.row = Scoreboard().row(0) if row is None else row
         self.handlers: set[_Handler] = set()
+        self.stopping = False
+        """Whether it takes nothing new any more."""
+        self.served = _Served(application)
+        """The application that new requests get."""
+        self._refusing = 0
+        self._closing: set[gevent.Greenlet] = set()
 
     @property
     def url(self) -> str:
         """Where a client on this machine finds the server."""
-        host, port = self.address[:2]
-        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-        host = anywhere.get(host, host)
-        return f"http://{bracketed(host)}:{port}"
+        return url_of(self.address)
+
+    def start(self) -> None:
+        """Begin to accept.
+
+        Raises:
+            OSError: somebody else listens there.
+        """
+        self.socket.listen(_BACKLOG)
+        super().start()
+        self.row[Count.PID] = os.getpid()
+        self.row[Count.READY] = 1
+
+    def replace(self, application: WSGIApplication, close: Callable[[], None]) -> None:
+        """Give new requests to another application; running ones end with theirs.
+
+        Args:
+            application: the new one.
+            close: closes the old one; called once its last exchange has ended.
+        """
+        old, self.served = self.served, _Served(application)
+        self.application = application
+        old.close = lambda: self._close_soon(close)
+        old.retire()
+
+    def _close_soon(self, close: Callable[[], None]) -> None:
+        closing = gevent.spawn(close)
+        self._closing.add(closing)
+        closing.link(self._closing.discard)
 
     def drain(self, grace: float = GRACE_SECONDS) -> None:
         """Stop: take nothing new, let running answers finish, then break them off.
@@ -67,6 +160,8 @@ class Server(WSGIServer):  # type: ignore[misc]
         Args:
             grace: seconds to wait for running answers.
         """
+        self.stopping = True
+        self.row[Count.READY] = 0
         self.close()
         for handler in list(self.handlers):
             handler.finish_soon()
@@ -75,9 +170,22 @@ class Server(WSGIServer):  # type: ignore[misc]
                 gevent.sleep(0.01)
         for handler in list(self.handlers):
             handler.interrupt()
-        with gevent.Timeout(1.0, False):
+        with gevent.Timeout(_LAST_WORDS, False):
             while self.handlers:
                 gevent.sleep(0.01)
+        gevent.joinall(list(self._closing))
+
+    def turn_away(self, handler: _Handler) -> None:
+        """Tell a client that there are too many, if there are not too many of these."""
+        self.row[Count.TURNED_AWAY] += 1
+        if self._refusing >= _REFUSING:
+            handler.connection.close()
+            return
+        self._refusing += 1
+        try:
+            handler.connection.turn_away(Overloaded())
+        finally:
+            self._refusing -= 1
 
 
 def is_patched() -> bool:
@@ -85,18 +193,54 @@ def is_patched() -> bool:
     return bool(monkey.is_module_patched("socket"))
 
 
-def run(server: Server, ready: Callable[[], None] = lambda: None) -> None:
+def fork() -> int:
+    """Fork this process; the child gets an event loop of its own.
+
+    gevent's way watches the child in the parent's event loop; a parent that only
+    supervises has none.
+    """
+    pid: int = monkey.get_original("os", "fork")()
+    if pid == 0:
+        gevent.reinit()
+    return pid
+
+
+def wait_for_any() -> tuple[int, int]:
+    """The id and the status of a child that has ended; zeros if there is none."""
+    try:
+        pid, status = monkey.get_original("os", "waitpid")(-1, os.WNOHANG)
+    except ChildProcessError:
+        return 0, 0
+    return pid, status
+
+
+def run(
+    server: Server,
+    ready: Callable[[], None] = lambda: None,
+    *,
+    reload: Callable[[], None] = lambda: None,
+    reopen: Callable[[], None] = lambda: None,
+    grace: float = GRACE_SECONDS,
+    orphaned: int | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT; a second one does not wait for running answers.
 
     Args:
         server: the server, started.
         ready: called once signals are heeded, to tell the world that it may send them.
+        reload: called on SIGHUP.
+        reopen: called on SIGUSR1.
+        grace: seconds that running answers have to finish.
+        orphaned: a descriptor that becomes readable when there is nobody left to serve
+            for, which is as good as SIGTERM.
 
     Raises:
         RuntimeError: the process was not patched.
     """
     if not is_patched():
         raise RuntimeError("start the server with kongai-serve, which patches first")
+    # Ten, gevent's own number, are all busy once ten names are slow to resolve.
+    gevent.get_hub().threadpool.maxsize = _LOOK_UPS
     stopping = Event()
     hurrying = Event()
 
@@ -105,13 +249,43 @@ def run(server: Server, ready: Callable[[], None] = lambda: None) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stop)
+    gevent.signal_handler(signal.SIGHUP, reload)
+    gevent.signal_handler(signal.SIGUSR1, reopen)
+    if orphaned is not None:
+        watcher = gevent.get_hub().loop.io(orphaned, 1)
+        watcher.start(stopping.set)
     ready()
     stopping.wait()
-    draining = gevent.spawn(server.drain)
+    draining = gevent.spawn(server.drain, grace)
     gevent.wait([draining, hurrying], count=1)
     if hurrying.is_set():
         server.drain(0)
     draining.kill()
+
+
+class _Served:
+    """An application and how many of its exchanges are under way."""
+
+    def __init__(self, application: WSGIApplication) -> None:
+        self.application = application
+        self.close: Callable[[], None] = lambda: None
+        self._running = 0
+        self._retired = False
+
+    def enter(self) -> None:
+        self._running += 1
+
+    def leave(self) -> None:
+        self._running -= 1
+        self._close_if_over()
+
+    def retire(self) -> None:
+        self._retired = True
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._retired and not self._running:
+            self.close()
 
 
 class _Handler:
@@ -120,26 +294,74 @@ class _Handler:
     def __init__(self, sock: Any, address: Any, server: Server) -> None:
         self._server = server
         self._greenlet = gevent.getcurrent()
+        self._loop = gevent.get_hub().loop
         self._watch = _ClientWatch(sock, self._greenlet)
+        self._served: _Served | None = None
         environ = {
             **server.get_environ(),
             "REMOTE_ADDR": address[0] if address else "",
             "REMOTE_PORT": str(address[1]) if address else "",
         }
-        self.connection = Connection(sock, environ, self._serve, self._watch)
+        self.connection = Connection(
+            sock, environ, self._serve, self, server.limits, self._refuse
+        )
 
     def handle(self) -> None:
         """Serve the connection to its end."""
-        self._server.handlers.add(self)
+        server, row = self._server, self._server.row
+        row[Count.ACCEPTED] += 1
+        row[Count.CONNECTIONS] += 1
+        server.handlers.add(self)
         try:
-            self.connection.serve()
+            if row[Count.CONNECTIONS] > server.limits.connections:
+                server.turn_away(self)
+            else:
+                self.connection.serve()
         finally:
             self._watch.close()
-            self._server.handlers.discard(self)
+            server.handlers.discard(self)
+            row[Count.CONNECTIONS] -= 1
 
-    def _serve(self, environ: Any, start_response: Any) -> Any:
+    def watch(self) -> None:
+        """Interrupt the exchange if the client leaves."""
+        self._watch.start()
+
+    def unwatch(self) -> None:
+        """Leave the exchange alone."""
+        self._watch.stop()
+
+    def share(self) -> None:
+        """Let others have their turn, if the loop has not had one for long."""
+        if time.time() - self._loop.now() > _LONG_TURN:
+            gevent.sleep(0)
+
+    def done(self) -> None:
+        """The exchange is over."""
+        served, self._served = self._served, None
+        if served is not None:
+            self._server.row[Count.EXCHANGES] -= 1
+            served.leave()
+
+    def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        if self._server.row[Count.EXCHANGES] >= self._server.limits.exchanges:
+            return self._refuse(environ, start_response, Overloaded())
+        return self._enter()(environ, start_response)
+
+    def _refuse(
+        self, environ: Any, start_response: Any, error: GatewayError
+    ) -> Iterable[bytes]:
+        refuse = getattr(self._enter(), "refuse", None)
+        if refuse is None:
+            raise error
+        return refuse(environ, start_response, error)  # type: ignore[no-any-return]
+
+    def _enter(self) -> WSGIApplication:
         # Asked for each time: a reload gives the server another application.
-        return self._server.application(environ, start_response)
+        row, self._served = self._server.row, self._server.served
+        row[Count.REQUESTS] += 1
+        row[Count.EXCHANGES] += 1
+        self._served.enter()
+        return self._served.application
 
     def finish_soon(self) -> None:
         """Close after the present answer; at once if there is none."""
@@ -152,7 +374,7 @@ class _Handler:
         gevent.get_hub().loop.run_callback(self._stop)
 
     def _stop(self) -> None:
-        if not self._greenlet.dead:
+        if not (self._greenlet.dead or self.connection.recording):
             self._greenlet.throw(ServerStopping())
 
 

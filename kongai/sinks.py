@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import errno
+import atexit
 import json
 import logging
 import os
 import threading
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TextIO
+from weakref import WeakSet
+
+from kongai.log_file import LogFile, LogFileError, Place
+
+MAX_WAITING = 1000
+"""The most records that wait in memory for a file that can't be written."""
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""And the most bytes of them."""
+
+_RETRY_SECONDS = 1.0
+_LOCK_SECONDS = 1.0
+_SAY_SECONDS = 60.0
 
 _logger = logging.getLogger("kongai")
 
@@ -26,76 +40,203 @@ class LogSink(Protocol):
 class FileSink:
     """Appends records to a file, one JSON line each.
 
-    A line is one `write` on a descriptor opened with O_APPEND, so that lines of several
-    processes don't mix. A file that can't be opened or written never hurts traffic: the
-    reason is logged, and the next record tries again. Directories are not created.
+    Lines of several processes don't mix, see `LogFile`. A file that can't be written
+    never hurts traffic: records wait in memory, in order, and are tried again each
+    second and with the next record. Of a device or a pipe that takes none, nothing
+    waits. The log on standard error says what is wrong, once a minute, and when all is
+    well again.
 
     Args:
         path: the file.
         reopen: open the file anew for each record, as Kong's `reopen` does.
+        keep: is given the lines that can't be written when the sink is closed, and says
+            whether they are safe; without it they are lost.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, reopen: bool = False) -> None:
+    _waiting: deque[tuple[bytes, Callable[[], None] | None]]
+    _bytes: int
+    _lost: int
+    _late: int
+    _writing: bool
+    _failing: bool
+    _said: bool
+    _silent_until: float
+    _stop: threading.Event | None
+    """Ends the thread that tries again; None without one."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        reopen: bool = False,
+        keep: Callable[[Sequence[bytes]], bool] | None = None,
+    ) -> None:
         self.path = os.fspath(path)
-        self.reopen = reopen
-        self._descriptor: int | None = None
-        self._torn = False
-        self._lock = threading.Lock()
+        self._file = LogFile(self.path, reopen=reopen)
+        self._keep = keep
+        self._forget()
+        _SINKS.add(self)
+
+    @property
+    def waiting(self) -> int:
+        """How many records wait in memory because the file can't be written."""
+        return len(self._waiting)
+
+    @property
+    def place(self) -> Place:
+        """A place of the file behind which every later record is."""
+        return self._file.place
 
     def emit(self, record: Mapping[str, Any]) -> None:
         """Append the record; a failure is logged and not raised."""
         self.append(encode(record))
 
-    def append(self, line: bytes) -> None:
-        """Append a record that is a line already; likewise."""
+    def append(self, line: bytes, written: Callable[[], None] | None = None) -> None:
+        """Append a record that is a line already; likewise.
+
+        Args:
+            line: with its line feed.
+            written: called once the line is in the file.
+        """
         with self._lock:
-            try:
-                if self._descriptor is None or self.reopen or self._moved():
-                    self._open()
-                self._write(line)
-            except OSError as error:
-                _logger.error(
-                    "failed to %s the file: %s (%s); the record is lost",
-                    "open" if self._descriptor is None else "write",
-                    error.strerror,
-                    self.path,
-                )
-                self._close()
+            self._waiting.append((line, written))
+            self._bytes += len(line)
+            if self._writing:
+                # An answer that was dropped unclosed is ended by the garbage collector,
+                # which may strike amid a write of this very thread.
+                return
+            error = self._write_out(0.0 if self._failing else _LOCK_SECONDS)
+            if error is None:
+                return
+            self._keep_trying(error)
+            if len(self._waiting) > MAX_WAITING or self._bytes > MAX_WAITING_BYTES:
+                self._bytes -= len(self._waiting.pop()[0])
+                self._lost += 1
+            else:
+                self._late += 1
+
+    def reopen(self) -> None:
+        """Open the file anew with the next record, as after a rotation."""
+        with self._lock:
+            self._file.close()
 
     def close(self) -> None:
-        """Close the file; a later record opens it again."""
+        """Write what waits, if that can be done, and close the file.
+
+        A later record opens it again.
+        """
         with self._lock:
-            self._close()
+            self._stop_trying()
+            error = self._write_out(_LOCK_SECONDS)
+            lines = [line for line, _ in self._waiting]
+            self._waiting.clear()
+            self._bytes = 0
+            self._file.close()
+            if error is not None:
+                kept = self._keep is not None and self._keep(lines)
+                _logger.error(
+                    "%s; records lost at the end: %d, kept for the next start: %d",
+                    error,
+                    self._lost + (0 if kept else len(lines)),
+                    len(lines) if kept else 0,
+                )
+            self._failing, self._lost = False, 0
 
-    def _moved(self) -> bool:
-        """Whether the path no longer names the open file: rotated, or deleted."""
-        assert self._descriptor is not None
+    def _write_out(self, patience: float) -> LogFileError | None:
+        """Write all that waits; the reason if it can't be done now."""
+        self._writing = True
         try:
-            there = os.stat(self.path)
-        except FileNotFoundError:
-            return True
-        here = os.fstat(self._descriptor)
-        return (there.st_ino, there.st_dev) != (here.st_ino, here.st_dev)
+            while self._waiting:
+                line, written = self._waiting[0]
+                try:
+                    self._file.append(line, patience)
+                except LogFileError as error:
+                    if error.passing:
+                        return error
+                    _logger.error("%s; the record is lost", error)
+                    written = None
+                self._waiting.popleft()
+                self._bytes -= len(line)
+                if written is not None:
+                    written()
+        finally:
+            self._writing = False
+        if self._failing:
+            self._say_all_is_well()
+        return None
 
-    def _open(self) -> None:
-        self._close()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-        self._descriptor = os.open(self.path, flags, 0o644)
+    def _keep_trying(self, error: LogFileError) -> None:
+        now = time.monotonic()
+        self._failing = True
+        if now >= self._silent_until:
+            self._silent_until = now + _SAY_SECONDS
+            self._said = True
+            _logger.error(
+                "%s; records waiting: %d, lost: %d", error, self.waiting, self._lost
+            )
+        if self._stop is None:
+            self._stop = threading.Event()
+            thread = threading.Thread(
+                target=self._try_again,
+                args=(self._stop,),
+                name="kongai-file-sink",
+                daemon=True,
+            )
+            atexit.register(self.close)
+            try:
+                thread.start()
+            except RuntimeError:
+                # There are too many, or the interpreter ends: the next record or
+                # `close` tries again.
+                self._stop = None
 
-    def _write(self, line: bytes) -> None:
-        assert self._descriptor is not None
-        if self._torn:
-            line = b"\n" + line
-        written = os.write(self._descriptor, line)
-        self._torn = 0 < written < len(line)
-        if written < len(line):
-            # Half a record is of no use; the next one starts on a line of its own.
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def _try_again(self, stop: threading.Event) -> None:
+        """The thread: lives while something waits."""
+        while not stop.wait(_RETRY_SECONDS):
+            with self._lock:
+                if stop.is_set():
+                    return
+                error = self._write_out(_LOCK_SECONDS / 20)
+                if error is None:
+                    self._stop_trying()
+                    return
+                self._keep_trying(error)
 
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+    def _stop_trying(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
+            self._stop = None
+        atexit.unregister(self.close)
+
+    def _say_all_is_well(self) -> None:
+        self._failing = False
+        if self._said or self._lost:
+            level = logging.WARNING if self._lost else logging.INFO
+            text = "the file is written again; records late: %d, lost: %d (%s)"
+            _logger.log(level, text, self._late, self._lost, self.path)
+        self._said, self._late, self._lost = False, 0, 0
+
+    def _forget(self) -> None:
+        """Start over; in a process that was forked, the records are the parent's."""
+        self._lock = threading.RLock()
+        self._waiting = deque()
+        self._bytes = self._lost = self._late = 0
+        self._writing = self._failing = self._said = False
+        self._silent_until = 0.0
+        self._stop = None
+        # A lock that was taken before a fork would be held by both.
+        self._file.close()
+
+
+_SINKS: WeakSet[FileSink] = WeakSet()
+
+
+def _forget_all() -> None:
+    for sink in list(_SINKS):
+        sink._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class StreamSink:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kongai.entities.certificate import certificates_in
 
@@ -52,6 +53,44 @@ class TLS:
 
 USUAL = TLS()
 """The authorities that are generally trusted, and nothing to show."""
+
+
+def client_context(authorities: str | Literal[False], tls: TLS) -> ssl.SSLContext:
+    """A context for connections to an upstream.
+
+    Args:
+        authorities: the file of those that are trusted; False for no verification.
+        tls: authorities in place of these, and what servers are shown.
+
+    Raises:
+        OSError: OpenSSL takes a certificate or key not, or there is no such file.
+    """
+    context = _bare_context()
+    if authorities is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif tls.authorities is not None:
+        trust(context, tls.authorities)
+    else:
+        context.load_verify_locations(authorities)
+    if tls.certificate is not None and tls.key is not None:
+        show(context, tls.certificate, tls.key)
+    return context
+
+
+def _bare_context() -> ssl.SSLContext:
+    """A context with urllib3's settings, but without its heed of SSLKEYLOGFILE.
+
+    Who sets that variable would be given the keys to all that passes here.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_TICKET
+    context.post_handshake_auth = True
+    context.hostname_checks_common_name = False
+    if sys.version_info >= (3, 13):
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+    return context
 
 
 def trust(context: ssl.SSLContext, authorities: tuple[str, ...]) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
@@ -27,16 +29,22 @@ from urllib3 import (
 )
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import SKIP_HEADER, Timeout
-from urllib3.util.ssl_ import create_urllib3_context
 
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.forwarding import bracketed
-from kongai.tls import TLS, USUAL, check_depth, show, trust
+from kongai.idle import IdleConnections
+from kongai.names import NameNotResolved, Names, first_that_answers
+from kongai.tls import TLS, USUAL, check_depth, client_context
 from kongai.upstream_answer import Answer, Malformed
 
 _READ_SIZE = 65536
 _WRITE_SIZE = 65536
+IDLE_SECONDS = 30.0
+"""How long a connection is kept for the next request."""
+_MAX_LOOK_UP = 5.0
+"""Seconds for finding out a name's addresses, which is part of connecting."""
+_SWEEP_SECONDS = 1.0
 _PoolKey: TypeAlias = tuple[str, str, int, bool | str, TLS]
 
 
@@ -62,14 +70,24 @@ class RequestsTransport:
         proxies: corporate proxies by scheme, as requests takes them, for example
             ``{"https": "http://proxy.example:3128"}``. The environment's are not used.
         pool_size: idle connections kept per upstream.
+        keepalive_idle: seconds after which an idle connection is closed rather than
+            used again, for many an upstream closes its end after a minute or less.
+        names: where hosts are; a memory of the transport's own when None.
     """
 
     def __init__(
-        self, *, proxies: Mapping[str, str] | None = None, pool_size: int = 100
+        self,
+        *,
+        proxies: Mapping[str, str] | None = None,
+        pool_size: int = 100,
+        keepalive_idle: float = IDLE_SECONDS,
+        names: Names | None = None,
     ) -> None:
         self._proxies = dict(proxies or {})
         self._adapter = _Adapter(pool_connections=1000, pool_maxsize=pool_size)
         self._pools: dict[_PoolKey, HTTPConnectionPool] = {}
+        self._idle, self._swept = keepalive_idle, time.monotonic()
+        self._names = names or Names()
 
     def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request and wait for the head of its answer.
@@ -77,10 +95,13 @@ class RequestsTransport:
         Raises:
             UpstreamError: there is no usable answer.
         """
+        self._close_idle()
         try:
             pool = self._pool(request)
         except OSError as error:
             raise UpstreamError(ended="tls", sent=False, hopeless=True) from error
+        except ValueError as error:  # what could be no host anywhere
+            raise _no_address() from error
         target, url = request.target, "/"
         if pool.proxy is not None and request.scheme == "http":
             # A proxy of plain HTTP is given the whole URL (RFC 9112, section 3.2.2).
@@ -122,6 +143,15 @@ class RequestsTransport:
         self._pools.clear()
         self._adapter.close()
 
+    def _close_idle(self) -> None:
+        """Close what has been idle for too long, of all upstreams."""
+        now = time.monotonic()
+        if now - self._swept >= min(self._idle, _SWEEP_SECONDS):
+            self._swept = now
+            for pool in list(self._pools.values()):
+                assert isinstance(pool, _Pool)
+                pool.close_older(now - self._idle)
+
     def _pool(self, request: UpstreamRequest) -> HTTPConnectionPool:
         key = (
             *(request.scheme, request.host, request.port),
@@ -138,6 +168,8 @@ class RequestsTransport:
                 proxies=self._proxies,
                 cert=request.tls,  # type: ignore[arg-type]
             )
+            assert isinstance(pool, _Pool)
+            pool.names = self._names
             if isinstance(pool, _TLSPool) and request.verify is not False:
                 pool.depth = request.tls.depth
         return pool
@@ -174,10 +206,15 @@ class _Stale(ConnectionError):
     """A connection that had been used before ended without a byte of the answer."""
 
 
+class _NoHandshake(urllib3_errors.SSLError):
+    """The connection is there, but not TLS on it; nothing was sent."""
+
+
 class _ExactConnection(HTTPConnection):
     """Writes the request target as it was given, with a time-out of its own."""
 
     response_class = Answer
+    names: Names
     _write_timeout: float | None = None
     _used = False
     """Whether it has brought an answer before."""
@@ -185,6 +222,24 @@ class _ExactConnection(HTTPConnection):
     def connect(self) -> None:
         self._used = False
         super().connect()
+
+    def _new_conn(self) -> socket.socket:
+        # urllib3's own looks the name up itself, for as long as the system takes.
+        limit = float(self.timeout or _MAX_LOOK_UP)
+        try:
+            found = self.names.addresses(
+                self._dns_host, int(self.port), min(limit, _MAX_LOOK_UP)
+            )
+            sock = first_that_answers(found, self.timeout, self.socket_options or ())
+        except NameNotResolved as error:
+            reason = socket.gaierror(socket.EAI_NONAME, "no address")
+            raise urllib3_errors.NameResolutionError(self.host, self, reason) from error
+        except TimeoutError as error:
+            raise urllib3_errors.ConnectTimeoutError(self, "timed out") from error
+        except OSError as error:
+            raise urllib3_errors.NewConnectionError(self, "failed") from error
+        sys.audit("http.client.connect", self, self.host, self.port)
+        return sock
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         with self._noticing_its_end():
@@ -196,7 +251,7 @@ class _ExactConnection(HTTPConnection):
     def _noticing_its_end(self) -> Iterator[None]:
         try:
             yield
-        except ConnectionError as error:
+        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             if self._used:
                 raise _Stale("closed while idle") from error
             raise
@@ -226,14 +281,40 @@ class _ExactConnection(HTTPConnection):
 
 
 class _ExactTLSConnection(_ExactConnection, HTTPSConnection):
-    pass
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except TimeoutError as error:
+            raise urllib3_errors.ConnectTimeoutError(self, "no handshake") from error
+        except OSError as error:
+            raise _NoHandshake(error) from error
+
+    def _tunnel(self) -> None:
+        try:
+            super()._tunnel()
+        except TimeoutError as error:
+            raise urllib3_errors.ConnectTimeoutError(self, "no tunnel") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise urllib3_errors.NewConnectionError(self, "no tunnel") from error
 
 
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _ExactConnection  # type: ignore[assignment]
+    QueueCls = IdleConnections  # type: ignore[assignment]
+    names: Names
+
+    def close_older(self, than: float) -> None:
+        waiting: Any = self.pool
+        if waiting is not None:  # as it is once the pool is closed
+            waiting.close_older(than)
+
+    def _new_conn(self) -> Any:
+        connection: Any = super()._new_conn()
+        connection.names = self.names
+        return connection
 
 
-class _TLSPool(HTTPSConnectionPool):
+class _TLSPool(_Pool, HTTPSConnectionPool):
     ConnectionCls = _ExactTLSConnection  # type: ignore[assignment]
     depth: int | None = None
 
@@ -271,8 +352,10 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
-    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **options)
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        if proxy.lower().startswith("https:"):
+            options["proxy_ssl_context"] = tls_context(verify=True)
+        manager = super().proxy_manager_for(proxy, **options)
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
         return manager
 
@@ -288,18 +371,7 @@ def tls_context(verify: bool | str, tls: TLS = USUAL) -> ssl.SSLContext:
     Raises:
         OSError: OpenSSL takes a certificate or key not, or there is no such file.
     """
-    context = create_urllib3_context()
-    if verify is False:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif tls.authorities is not None:
-        trust(context, tls.authorities)
-    else:
-        authorities = DEFAULT_CA_BUNDLE_PATH if verify is True else verify
-        context.load_verify_locations(authorities)
-    if tls.certificate is not None and tls.key is not None:
-        show(context, tls.certificate, tls.key)
-    return context
+    return client_context(DEFAULT_CA_BUNDLE_PATH if verify is True else verify, tls)
 
 
 def _chunks(raw: HTTPResponse) -> Iterator[bytes]:
@@ -340,15 +412,18 @@ def _peer(raw: HTTPResponse) -> tuple[str, int] | None:
     return str(address[0]), int(address[1])
 
 
+def _no_address() -> UpstreamError:
+    return UpstreamError(
+        "name resolution failed", status=503, ended="dns", sent=False, hopeless=True
+    )
+
+
 def _upstream_error(error: Exception) -> UpstreamError:
     """Say what failed in Kong's words; the cause's own text may hold a secret."""
-    reason = getattr(error, "reason", None)
-    if isinstance(error, urllib3_errors.ProxyError) and isinstance(reason, Exception):
-        error = reason
+    if isinstance(error, urllib3_errors.ProxyError):
+        error = error.original_error
     if isinstance(error, (urllib3_errors.NameResolutionError, socket.gaierror)):
-        return UpstreamError(
-            "name resolution failed", status=503, ended="dns", sent=False, hopeless=True
-        )
+        return _no_address()
     # NewConnectionError is a kind of ConnectTimeoutError to urllib3: ask for it first.
     if isinstance(error, urllib3_errors.NewConnectionError):
         return UpstreamError(ended="connect", sent=False)
@@ -358,11 +433,12 @@ def _upstream_error(error: Exception) -> UpstreamError:
         unverified = any(
             isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args
         )
-        return UpstreamError(ended="tls", sent=not unverified, hopeless=unverified)
+        sent = not (unverified or isinstance(error, _NoHandshake))
+        return UpstreamError(ended="tls", sent=sent, hopeless=unverified)
     if isinstance(error, (urllib3_errors.ReadTimeoutError, TimeoutError)):
         return UpstreamTimeout(ended="first_byte_timeout")
     if any(isinstance(cause, TimeoutError) for cause in error.args):
-        return UpstreamTimeout(ended="write_timeout")
+        return UpstreamTimeout(ended="upstream_write_timeout")
     causes = tuple(map(type, error.args))
     return UpstreamError(
         ended="upstream_protocol",

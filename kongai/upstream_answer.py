@@ -13,6 +13,8 @@ from typing import Any
 _MAX_INTERIM_ANSWERS = 10
 _MAX_LINE = 65536
 """Bytes of a line of a head, which are the standard library's limit."""
+_MAX_HEAD = 65536
+"""Bytes of a head; the standard library would take 100 such lines."""
 _END = (b"\r\n", b"\n")
 _CHUNK_END = b"\r\n"
 # A field that is continued in another line begins with a blank, and is no longer HTTP
@@ -41,6 +43,7 @@ class _Lines:
     def begin(self) -> None:
         """Begin a head: its first line is a status, and its time starts now."""
         self._in_status = self._next_is_status = True
+        self._size = 0
         self._until = time.monotonic() + (self._timeout or 0)
 
     def readline(self, limit: int = -1) -> bytes:
@@ -50,6 +53,9 @@ class _Lines:
                 raise TimeoutError("the head does not end")
             self._socket.settimeout(left)
         self.last = self._read(limit)
+        self._size += len(self.last)
+        if self._size > _MAX_HEAD:
+            raise Malformed("the head is too large")
         whole = self.last.endswith(b"\n")
         self._in_status = self._next_is_status
         if whole and not self._in_status and not _FIELD.fullmatch(self.last):

@@ -16,7 +16,8 @@ from wsgiref.validate import validator
 import pytest
 
 from kongai.connection import Connection
-from kongai.errors import AnswerCut, ClientGone, ServerStopping
+from kongai.errors import AnswerCut, ClientGone, ClientTimeout, ServerStopping
+from kongai.limits import Limits
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -26,23 +27,31 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 SECRET = "c4nary-5f1d"
 
 
-class Watch:
-    """Notes when the connection wants to know of a client that leaves."""
+class Host:
+    """Notes what the connection wants of the server around it."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def start(self) -> None:
-        self.calls.append("start")
+    def watch(self) -> None:
+        self.calls.append("watch")
 
-    def stop(self) -> None:
-        self.calls.append("stop")
+    def unwatch(self) -> None:
+        self.calls.append("unwatch")
+
+    def share(self) -> None:
+        pass
+
+    def done(self) -> None:
+        self.calls.append("done")
 
 
 class Wire:
     """The client's end of a connection that is served on a thread."""
 
-    def __init__(self, application: WSGIApplication) -> None:
+    def __init__(
+        self, application: WSGIApplication, limits: Limits | None = None
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.sock = socket.create_connection(listener.getsockname(), timeout=5)
             accepted, _ = listener.accept()
@@ -58,8 +67,8 @@ class Wire:
             "SERVER_PORT": "8000",
             "REMOTE_ADDR": "127.0.0.1",
         }
-        self.watch = Watch()
-        self.connection = Connection(accepted, environ, application, self.watch)
+        self.host = Host()
+        self.connection = Connection(accepted, environ, application, self.host, limits)
         self.error: BaseException | None = None
         self._stream = self.sock.makefile("rb")
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -547,7 +556,7 @@ def test_a_body_is_closed_exactly_once(
     else:
         wire.close()
     assert body.closed == 1
-    assert wire.watch.calls[-1] == "stop"
+    assert wire.host.calls[-1] == "done"
 
 
 def test_a_client_that_left_ends_the_answer() -> None:
@@ -602,12 +611,12 @@ def test_the_client_is_watched_from_its_last_byte_to_the_end_of_the_answer() -> 
 
     class Noting(Pieces):
         def close(self) -> None:
-            calls.append(list(wire.watch.calls))
+            calls.append(list(wire.host.calls))
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        calls.append(list(wire.watch.calls))
+        calls.append(list(wire.host.calls))
         environ["wsgi.input"].read()
-        calls.append(list(wire.watch.calls))
+        calls.append(list(wire.host.calls))
         start_response("200 OK", [])
         return Noting(b"x")
 
@@ -618,7 +627,7 @@ def test_the_client_is_watched_from_its_last_byte_to_the_end_of_the_answer() -> 
         wire.send(b"c")
         wire.no_more()
         wire.rest()
-    assert calls == [[], ["start"], ["start", "stop"]]
+    assert calls == [[], ["watch"], ["watch", "unwatch"]]
 
 
 REFUSED = {
@@ -875,3 +884,37 @@ def test_a_refusal_of_a_head_request_has_no_body(before: bytes) -> None:
     assert b"400 Bad Request" in refused
     unknown = exchange(application, before + b"no HTTP\r\n\r\n")
     assert b"\r\n\r\nBad request" in unknown
+
+
+def test_a_body_that_drips_is_not_waited_for() -> None:
+    """Each byte comes in time, but all of them would take hours."""
+    limits = Limits(body=1.0, body_rate=1000, body_grace=0.1)
+    raised: list[type[BaseException]] = []
+
+    def application(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        try:
+            environ["wsgi.input"].read()
+        except BaseException as error:
+            raised.append(type(error))
+            raise
+        raise AssertionError("it came")
+
+    wire = Wire(application, limits)
+    wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+    wire.sock.settimeout(0.01)
+    answer = b""
+    deadline = time.monotonic() + 5
+    while not answer and time.monotonic() < deadline:
+        wire.send(b" ")
+        try:
+            answer = wire.sock.recv(1000)
+        except TimeoutError:
+            continue
+    wire.sock.settimeout(5)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"Connection: close" in answer
+    assert raised == [ClientTimeout]
+    wire.no_more()
+    wire.close()

@@ -36,7 +36,7 @@ from kongai.entities import (
     Target,
     Upstream,
 )
-from kongai.errors import AnswerCut, UpstreamError, UpstreamTruncated
+from kongai.errors import AnswerCut, ClientGone, UpstreamError, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.plugin_entries import PluginEntry
 from kongai.plugins.correlation_id import CorrelationId
@@ -493,7 +493,13 @@ def records() -> ListSink:
     )
     ask(known, "/", headers={"apikey": "key-of-a"})
     ask(on_azure(found), "/v1/messages", json=question(top_k=5))
+    with pytest.raises(ClientGone):
+        ask(Proxy(sinks=[found], plugins=[ai_proxy()], transport=MockTransport(leave)))
     return found
+
+
+def leave(request: UpstreamRequest) -> UpstreamResponse:
+    raise ClientGone
 
 
 def on_azure(sink: ListSink) -> Proxy:
@@ -690,6 +696,7 @@ def test_jq_lists_what_went_wrong(log: Path) -> None:
         [400, "400", "ok"],
         [200, "200", "upstream_cut"],
         [502, ", ".join(["502"] * 6), "connect"],
+        [499, "", "client_abort"],
     ]
 
 

@@ -7,13 +7,17 @@ from kongai.errors import (
     AnswerCut,
     BodyIncomplete,
     ClientGone,
+    ClientStalled,
+    ClientTimeout,
     ConfigError,
     GatewayError,
     HTTPSRequired,
     KongAIError,
+    LogUnavailable,
     NoPeer,
     NoRouteMatched,
     NoServiceFound,
+    Overloaded,
     Problem,
     Refused,
     RequestRejected,
@@ -66,7 +70,16 @@ ANSWERS = [
         "The request body is incomplete",
         "client_abort",
     ),
+    (ClientTimeout, RequestRejected, 408, "Request timeout", "client_timeout"),
     (ServerStopping, GatewayError, 503, "The gateway is stopping", "shutdown"),
+    (Overloaded, GatewayError, 503, "The gateway is overloaded", "overload"),
+    (
+        LogUnavailable,
+        GatewayError,
+        503,
+        "The log can't be written",
+        "log_unavailable",
+    ),
     (
         UpstreamError,
         GatewayError,
@@ -132,6 +145,15 @@ def test_a_client_that_left_is_not_caught_by_accident() -> None:
     assert not issubclass(ClientGone, Exception)
     assert ClientGone().ended == ClientGone.ended == "client_abort"
     assert issubclass(AnswerCut, KongAIError)
+
+
+def test_a_client_that_does_not_read_counts_as_gone() -> None:
+    assert issubclass(ClientStalled, ClientGone)
+    assert ClientStalled().ended == "write_timeout"
+
+
+def test_an_overloaded_gateway_says_when_to_come_again() -> None:
+    assert dict(Overloaded().headers) == {"Retry-After": "1"}
     assert not issubclass(AnswerCut, GatewayError)
 
 

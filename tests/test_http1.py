@@ -8,8 +8,15 @@ from hypothesis import given, settings, strategies as st
 
 from kongai import http1
 from kongai.errors import GatewayError, Refused, RequestRejected
-from kongai.http1 import MAX_HEAD_SIZE, MAX_HEADERS, RequestParser
+from kongai.http1 import (
+    MAX_HEAD_SIZE,
+    MAX_HEADERS,
+    MAX_LINE_SIZE,
+    Message,
+    RequestParser,
+)
 from kongai.testing import chop
+from tests.http.cases import load
 
 
 class Seen(NamedTuple):
@@ -28,24 +35,37 @@ def parse(pieces: Iterable[bytes]) -> list[Seen]:
     parser = RequestParser()
     for piece in pieces:
         parser.feed(piece)
-    return [
-        Seen(
-            message.method,
-            message.target,
-            message.headers,
-            b"".join(message.chunks),
-            message.version,
-            message.keep_alive,
-            message.complete,
-        )
-        for message in parser.messages
-    ]
+    return [seen(message) for message in parser.messages]
+
+
+def seen(message: Message) -> Seen:
+    return Seen(
+        message.method,
+        message.target,
+        message.headers,
+        b"".join(message.chunks),
+        message.version,
+        message.keep_alive,
+        message.complete,
+    )
 
 
 def refusal(pieces: Iterable[bytes]) -> Refused:
     with pytest.raises(Refused) as caught:
         parse(pieces)
     return caught.value
+
+
+def fate(pieces: Iterable[bytes]) -> tuple[list[Seen], int | None]:
+    """The whole requests that come of bytes, and the status of the refusal."""
+    parser = RequestParser()
+    status = None
+    try:
+        for piece in pieces:
+            parser.feed(piece)
+    except Refused as refused:
+        status = refused.status
+    return [seen(one) for one in parser.messages if one.complete], status
 
 
 def request(
@@ -314,23 +334,44 @@ def test_requests_before_a_bad_one_stand() -> None:
     assert [message.complete for message in parser.messages] == [True]
 
 
-def sized(size: int, *, in_target: bool) -> bytes:
-    filling = b"a" * (size - len(request(b"X: ")))
-    if in_target:
-        return request(b"X: ", line=b"GET /%b HTTP/1.1" % filling)
-    return request(b"X: " + filling)
+def sized(size: int) -> bytes:
+    """A request with a head of this size, in fields of a few thousand bytes."""
+    lines = [b"X: " + b"a" * 4000] * 16
+    last = b"Y: " + b"b" * (size - len(request(*lines, b"Y: ")))
+    return request(*lines, last)
 
 
-@pytest.mark.parametrize("in_target", [False, True], ids=["header", "target"])
 @pytest.mark.parametrize("piece", [1, 1000, 65536, 2**20])
 @pytest.mark.parametrize(("more", "refused"), [(-1, False), (0, False), (1, True)])
-def test_a_head_has_a_limit(
-    in_target: bool, piece: int, more: int, refused: bool
-) -> None:
-    data = sized(MAX_HEAD_SIZE + more, in_target=in_target)
+def test_a_head_has_a_limit(piece: int, more: int, refused: bool) -> None:
+    data = sized(MAX_HEAD_SIZE + more)
     pieces = chop(data, *range(piece, len(data), piece))
     if refused:
         assert refusal(pieces).status == 431
+    else:
+        assert len(parse(pieces)) == 1
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 2**20])
+@pytest.mark.parametrize(
+    ("line", "field", "status"),
+    [
+        (b"GET /%b HTTP/1.1", b"X: ", 414),
+        (b"GET / HTTP/1.1", b"X%b: ", 431),
+        (b"GET / HTTP/1.1", b"X: %b", 431),
+    ],
+    ids=["target", "name", "value"],
+)
+@pytest.mark.parametrize(("more", "refused"), [(-1, False), (0, False), (1, True)])
+def test_a_line_has_a_limit(
+    line: bytes, field: bytes, status: int, piece: int, more: int, refused: bool
+) -> None:
+    filling = b"a" * (MAX_LINE_SIZE - 1 + more)
+    first, second = (x % filling if b"%b" in x else x for x in (line, field))
+    data = request(second, line=first)
+    pieces = chop(data, *range(piece, len(data), piece))
+    if refused:
+        assert refusal(pieces).status == status
     else:
         assert len(parse(pieces)) == 1
 
@@ -347,27 +388,81 @@ def test_a_head_has_a_limit_of_fields(count: int, refused: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "start",
+    ("start", "piece", "status"),
     [
-        b"GET /",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: ",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX",
-        chunked(b"3\r\nabc\r\n1;"),
-        chunked(b"0\r\nX: "),
+        (b"GET /", b"a", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"a", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX", b"a", 431),
+        (b"", b"\r\n", 431),
+        (request(), b"\r\n", 431),
+        (chunked(b"3\r\nabc\r\n1;"), b"a", 431),
+        (chunked(b"0\r\nX: "), b"a", 431),
+        (chunked(b"0\r\n"), b"X: a\r\n", 431),
     ],
-    ids=["target", "value", "name", "extension", "trailer"],
+    ids=[
+        *("target", "value", "name", "empty lines", "empty lines behind"),
+        *("extension", "trailer", "trailers"),
+    ],
 )
-def test_what_has_no_end_is_refused(start: bytes) -> None:
-    endless = [start, *[b"a" * 1000] * (2 * MAX_HEAD_SIZE // 1000)]
-    assert refusal(endless).status == 431
+def test_what_has_no_end_is_refused(start: bytes, piece: bytes, status: int) -> None:
+    endless = [start, *[piece * (1000 // len(piece))] * (2 * MAX_HEAD_SIZE // 1000)]
+    assert refusal(filter(None, endless)).status == status
+
+
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_small_chunks_are_a_body_like_any_other(size: int) -> None:
+    body = b"x" * 200_000
+    pieces = [
+        b"%x\r\n%b\r\n" % (size, body[i : i + size]) for i in range(0, len(body), size)
+    ]
+    stream = chunked(b"".join(pieces) + b"0\r\n\r\n")
+    [found] = parse(chop(stream, *range(65536, len(stream), 65536)))
+    assert (found.body, found.complete) == (body, True)
+
+
+def test_small_chunks_are_kept_together() -> None:
+    """As objects of their own they would take forty times their size."""
+    parser = RequestParser()
+    parser.feed(chunked(b"1\r\nx\r\n" * 1000))
+    [message] = parser.messages
+    assert list(message.chunks) == [b"x" * 1000]
+
+
+def test_a_body_that_is_nearly_all_wrapping_is_refused() -> None:
+    wrapped = chunked(b"1;%b\r\nx\r\n" % (b"a" * 100))
+    endless = [wrapped, *[b"1;%b\r\nx\r\n" % (b"a" * 100)] * 1000]
+    assert refusal(endless).status == 400
+
+
+def test_a_body_of_many_signed_chunks_is_not() -> None:
+    """As AWS signs them: 85 bytes of extension for each 8 KB or more."""
+    piece = b"2000;chunk-signature=%b\r\n%b\r\n" % (b"a" * 64, b"x" * 8192)
+    [found] = parse([chunked(b""), *[piece] * 50])
+    assert len(found.body) == 50 * 8192
+
+
+def test_cuts_of_the_corpus_make_no_difference() -> None:
+    """Of the files with raw requests that the server is tested with."""
+    for case in load():
+        data = case.raw
+        whole = fate([data])
+        if len(data) < 2000:
+            assert fate(singly(data)) == whole, str(case)
+        for cut in range(1, len(data), max(1, len(data) // 150)):
+            assert fate([data[:cut], data[cut:]]) == whole, f"{case}, cut at {cut}"
+
+
+def test_an_offer_to_upgrade_behind_a_body_is_none() -> None:
+    """A trailer with it must not make the parser take the body for the next head."""
+    body = b"0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    assert [one.target for one in parse([chunked(body) + request()])] == ["/", "/"]
 
 
 @pytest.mark.parametrize("cut", [1, 10, 100, 40_000])
 def test_a_body_does_not_count_as_head(cut: int) -> None:
     """A large body comes in the same segment as the end of its head."""
-    head = request(
-        b"X: " + b"a" * 40_000, b"Content-Length: 200000", line=b"POST / HTTP/1.1"
-    )
+    lines = [b"X: " + b"a" * 10_000] * 4
+    head = request(*lines, b"Content-Length: 200000", line=b"POST / HTTP/1.1")
     [found] = parse(chop(head + b"b" * 200_000, cut))
     assert found.complete
     assert len(found.body) == 200_000

@@ -116,5 +116,6 @@ def test_the_ground_floor_needs_python_only(name: str) -> None:
         assert module.partition(".")[0] in sys.stdlib_module_names
 
 
-def test_no_module_imports_the_server_but_the_command() -> None:
-    assert importers("kongai.server") == {"cli.py"}
+def test_no_module_imports_the_server_but_the_command_and_its_processes() -> None:
+    assert importers("kongai.server") == {"cli.py", "serving.py", "workers.py"}
+    assert importers("kongai.serving") == {"cli.py"}

@@ -23,6 +23,8 @@ from kongai.errors import (
     ClientGone,
     ConfigError,
     GatewayError,
+    Overloaded,
+    Refused,
     RequestRejected,
     UpstreamError,
     UpstreamTimeout,
@@ -232,6 +234,11 @@ def test_a_plugins_answer_has_a_length_and_may_stream() -> None:
     assert (found.headers.get("content-length"), found.body) == (None, b"ab")
 
 
+def interrupted(ended: str, phase: str) -> dict[str, str]:
+    """What a record says of an exchange that did not come to its end."""
+    return {"ended": ended, "phase": phase}
+
+
 @pytest.mark.parametrize(
     ("chunks", "ended"), [(0, "client_abort"), (1, "client_abort"), (3, "ok")]
 )
@@ -243,7 +250,10 @@ def test_a_plugins_answer_may_be_left_too(chunks: int, ended: str) -> None:
     if chunks > 2:
         call.read()
     call.close()
-    assert gateway.record["kongai"] == {"ended": ended}
+    if ended == "ok":
+        assert gateway.record["kongai"] == {"ended": "ok"}
+    else:
+        assert gateway.record["kongai"] == interrupted(ended, "response")
 
 
 def test_a_plugins_answer_that_does_not_close_costs_no_record(
@@ -683,7 +693,10 @@ def test_an_exchange_ends_once_and_says_how(case: str) -> None:
     assert gateway.records == []
     call.close()
     call.close()
-    assert gateway.record["kongai"] == {"ended": ended}
+    if ended == "client_abort":
+        assert gateway.record["kongai"] == interrupted(ended, "response")
+    else:
+        assert gateway.record["kongai"] == {"ended": ended}
     assert gateway.record["response"]["status"] == 200
     assert notes.count("a log") == 1
     assert upstream.closed
@@ -707,8 +720,10 @@ def test_an_exchange_that_nobody_waits_for_is_recorded(
     gateway = Gateway(lambda request: upstream, Raising(phase, error))
     with pytest.raises(type(error)):
         Call(gateway)
-    assert gateway.record["kongai"] == {"ended": ended}
-    assert bool(upstream.closed) == (phase in ("header_filter", "body_filter"))
+    answering = phase in ("header_filter", "body_filter")
+    how_far = "response" if answering else "request"
+    assert gateway.record["kongai"] == interrupted(ended, how_far)
+    assert bool(upstream.closed) == answering
 
 
 def test_a_client_that_left_while_the_upstream_was_asked() -> None:
@@ -719,7 +734,7 @@ def test_a_client_that_left_while_the_upstream_was_asked() -> None:
     with pytest.raises(ClientGone):
         Call(gateway)
     record = gateway.record
-    assert record["kongai"] == {"ended": "client_abort"}
+    assert record["kongai"] == interrupted("client_abort", "upstream")
     assert record["response"] == {"status": 499, "headers": {}, "size": 0}
     assert record["upstream_status"] == ""
     assert len(record["tries"]) == 1
@@ -1030,7 +1045,7 @@ def test_handle_gives_a_response_that_streams() -> None:
     assert next(iter(response.response)) == b"a"
     assert not gateway.records
     response.close()
-    assert gateway.record["kongai"] == {"ended": "client_abort"}
+    assert gateway.record["kongai"] == interrupted("client_abort", "response")
     assert upstream.closed
 
 
@@ -1463,3 +1478,53 @@ def test_a_client_that_leaves_while_it_uploads_is_an_ordinary_error_elsewhere(
     assert status.startswith("400 ")
     getattr(body, "close")()  # noqa: B009
     assert [row["kongai"]["ended"] for row in rows] == ["client_abort"]
+
+
+def refused(gateway: Gateway, error: GatewayError, path: str = "/s") -> Answer:
+    """What becomes of a request that the server around the gateway does not take."""
+
+    def application(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        return gateway.proxy.refuse(environ, start_response, error)
+
+    with Client(application).get(path) as reply:
+        return Answer.of(reply)
+
+
+def test_a_server_can_refuse_a_request_and_have_it_recorded() -> None:
+    gateway = Gateway()
+    found = refused(gateway, Overloaded())
+    assert (found.status, found.headers["retry-after"]) == (503, "1")
+    assert gateway.record["kongai"] == {"ended": "overload"}
+    assert gateway.record["route"]["name"] == "s"
+    assert gateway.record["request"]["id"] == found.headers["x-kong-request-id"]
+    assert gateway.upstream.requests == []
+
+
+def test_what_is_no_http_has_no_route() -> None:
+    gateway = Gateway()
+    found = refused(gateway, Refused("Bad request", status=400))
+    assert found.status == 400
+    assert gateway.record["kongai"] == {"ended": "bad_request"}
+    assert "route" not in gateway.record
+    assert gateway.upstream.requests == []
+
+
+def test_bodies_in_memory_have_a_limit_together() -> None:
+    class Reading(Plugin):
+        name = "reading"
+
+        def access(self, exchange: Exchange) -> None:
+            exchange.read_body()
+
+    gateway = Gateway(hello, Reading(), max_body_memory=100)
+    assert gateway.ask("/s", "POST", data=b"x" * 100).status == 200
+    # It is given back with the exchange.
+    assert gateway.ask("/s", "POST", data=b"x" * 100).status == 200
+    # There is never room for this one, so it need not come again.
+    found = gateway.ask("/s", "POST", data=b"x" * 101)
+    assert (found.status, found.headers.get("retry-after")) == (413, None)
+    assert [r["kongai"]["ended"] for r in gateway.records] == ["ok", "ok", "too_large"]
+    # What is passed on as it comes takes no memory.
+    assert Gateway(max_body_memory=1).ask("/s", "POST", data=b"xxx").status == 200

@@ -15,12 +15,13 @@ CREDENTIALS = [
     *("apikey", "key", "x-goog-api-key", "x-amz-security-token", "cookie"),
     *("Set-Cookie", "x-auth-token", "access_token", "client_secret", "password"),
     *("x-amz-signature", "X-Amz-Credential", "ocp-apim-subscription-key"),
+    *("sig", "X-Jwt-Assertion", "pwd", "user_pass", "passphrase"),
 ]
 HARMLESS = [
     *("user-agent", "host", "anthropic-version", "anthropic-beta", "content-type"),
     *("anthropic-ratelimit-tokens-remaining", "x-claude-code-session-id", "beta"),
     *("idempotency-key", "Idempotency-Key", "x-cache-key", "max_tokens", "request-id"),
-    *("WWW-Authenticate", "proxy-authenticate"),
+    *("WWW-Authenticate", "proxy-authenticate", "design", "x-bypass", "passing"),
 ]
 
 
@@ -40,6 +41,19 @@ def test_everything_else_stays(name: str) -> None:
     assert redact.query(f"{name}={SECRET}") == f"{name}={SECRET}"
 
 
+def test_the_credentials_of_a_request_by_themselves() -> None:
+    long = f"{SECRET}-{SECRET}"
+    headers = [
+        ("Authorization", f"Bearer {long}1"),
+        ("Cookie", f"session={long}2; theme=dark"),
+        ("x-team", f"{long}3"),
+        ("x-api-key", "short"),
+        ("user-agent", f"{long}4"),
+    ]
+    found = redact.credentials(headers, frozenset({"x-team"}))
+    assert found == {f"{long}1", f"{long}2", f"{long}3"}
+
+
 def test_a_configuration_names_more() -> None:
     also = frozenset({"x-team"})
     assert redact.header_value("X-Team", SECRET, also) == "REDACTED"
@@ -57,6 +71,12 @@ def test_a_configuration_names_more() -> None:
         ("my key is sk-ant-api03-Ab_c123.", "my key is REDACTED."),
         ("AIzaSyB0123456789abcdef", "REDACTED"),
         ("a task-oriented disk-like sk-1", "a task-oriented disk-like sk-1"),
+        ("http://user:c4nary@host/a@b", "http://REDACTED@host/a@b"),
+        ("/anything/http:/c4nary@host", "/anything/http:/REDACTED@host"),
+        (
+            "https://host/@user and me@example.com",
+            "https://host/@user and me@example.com",
+        ),
         ("nothing to see", "nothing to see"),
         ("", ""),
     ],

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import json
+import logging
 import os
 import resource
+import shutil
+import stat
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +22,7 @@ from typing import Any
 import pytest
 
 from kongai import FileSink, LogSink, StreamSink
-from kongai.sinks import encode
+from kongai.sinks import MAX_WAITING, encode
 
 SECRET = "c4nary-5f1d"
 
@@ -140,20 +147,23 @@ def test_a_closed_file_is_opened_again(tmp_path: Path) -> None:
     assert lines(path) == [{"n": 1}, {"n": 2}]
 
 
-def test_a_directory_that_is_missing_is_not_made(
+def test_a_directory_that_was_never_there_is_not_made(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "logs" / "a.json"
     with sink(path) as log:
         log.emit({"n": 1, "key": SECRET})
         assert list(tmp_path.iterdir()) == []
+        assert log.waiting == 1
         path.parent.mkdir()
         log.emit({"n": 2})
-    assert lines(path) == [{"n": 2}]
+        assert log.waiting == 0
+    assert [record["n"] for record in lines(path)] == [1, 2]
     [entry] = caplog.records
     assert entry.levelname == "ERROR"
     message = entry.getMessage()
     assert message.startswith("failed to open the file: No such file or directory")
+    assert message.endswith("; records waiting: 1, lost: 0")
     assert SECRET not in message
 
 
@@ -165,7 +175,7 @@ def test_a_directory_that_is_missing_is_not_made(
         (errno.EMFILE, "Too many open files"),
     ],
 )
-def test_a_file_that_can_not_be_opened_costs_only_its_records(
+def test_a_file_that_can_not_be_opened_is_written_later(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -181,7 +191,7 @@ def test_a_file_that_can_not_be_opened_costs_only_its_records(
         log.emit({"n": 1})
         patch.undo()
         log.emit({"n": 2})
-    assert lines(path) == [{"n": 2}]
+    assert lines(path) == [{"n": 1}, {"n": 2}]
     assert f"failed to open the file: {text}" in caplog.text
 
 
@@ -220,24 +230,198 @@ def test_a_full_disk_costs_only_its_records(
     assert lines(path) == [{"n": 3}]
 
 
-def test_half_a_line_spoils_no_other(
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file of this process may get longer than that, in bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_half_a_line_is_taken_back_and_written_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A disk that fills up within a line, and has room again later."""
     path = tmp_path / "a.json"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    caplog.set_level(logging.INFO)
     with sink(path) as log:
         log.emit({"n": 1})
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
-        try:
+        with full_disk(path.stat().st_size + 10):
             log.emit({"n": 2, "text": "x" * 100})
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        log.emit({"n": 3})
+            assert path.read_text() == '{"n":1}\n'
+            log.emit({"n": 3})
+            assert path.read_text() == '{"n":1}\n'
+            assert log.waiting == 2
         log.emit({"n": 4})
-    found = path.read_text().splitlines()
-    assert [found[0], *found[-2:]] == ['{"n":1}', '{"n":3}', '{"n":4}']
-    assert "the record is lost" in caplog.text
+        assert log.waiting == 0
+    assert [record["n"] for record in lines(path)] == [1, 2, 3, 4]
+    bad, good = caplog.messages
+    assert bad.startswith("failed to write the file: No space left on device")
+    assert good == f"the file is written again; records late: 2, lost: 0 ({path})"
+
+
+def test_what_waits_is_written_without_another_record(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "a.json"
+    with sink(path) as log:
+        for number in range(3):
+            log.emit({"n": number})
+        (thread,) = retrying()
+        path.parent.mkdir()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert [record["n"] for record in lines(path)] == [0, 1, 2]
+    assert retrying() == []
+
+
+def retrying() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "kongai-file-sink"]
+
+
+def test_a_directory_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "logs" / "a.json"
+    path.parent.mkdir(parents=True)
+    with sink(path) as log:
+        log.emit({"n": 1})
+        shutil.rmtree(tmp_path / "some")
+        log.emit({"n": 2})
+        assert log.waiting == 0
+        assert lines(path) == [{"n": 2}]
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "kept"), [(10, 1010, MAX_WAITING), (1024 * 1024, 20, 15)]
+)
+def test_the_memory_for_what_waits_is_bounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int, count: int, kept: int
+) -> None:
+    path = tmp_path / "logs" / "a.json"
+    with sink(path) as log:
+        for number in range(count):
+            log.emit({"n": number, "text": "x" * size})
+        assert log.waiting == kept
+        path.parent.mkdir()
+        log.emit({"n": count})
+    # Those that came last are lost, and the order is kept.
+    found = [record["n"] for record in lines(path)]
+    assert found == [*range(kept), count]
+    (entry,) = (e for e in caplog.records if e.levelname == "WARNING")
+    assert f"records late: {kept}, lost: {count - kept} " in entry.getMessage()
+
+
+def test_what_waits_is_written_under_gevent_too(tmp_path: Path) -> None:
+    script = """
+from gevent import monkey; monkey.patch_all()
+import os, sys, time
+from kongai import FileSink
+log = FileSink(sys.argv[1])
+log.emit({"n": 1})
+os.mkdir(os.path.dirname(sys.argv[1]))
+while log.waiting:
+    time.sleep(0.01)
+"""
+    path = tmp_path / "logs" / "a.json"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=20)
+    assert lines(path) == [{"n": 1}]
+
+
+def test_what_waits_at_the_end_of_a_script_is_tried_once_more(tmp_path: Path) -> None:
+    script = """
+import os, sys
+from kongai import FileSink
+log = FileSink(sys.argv[1])
+log.emit({"n": 1})
+os.mkdir(os.path.dirname(sys.argv[1]))
+"""
+    path = tmp_path / "logs" / "a.json"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=20)
+    assert lines(path) == [{"n": 1}]
+
+
+def test_what_can_not_be_written_at_the_end_is_counted_or_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, kept = tmp_path / "logs" / "a.json", list[bytes]()
+
+    def keep(lines: Sequence[bytes]) -> bool:
+        kept.extend(lines)
+        return True
+
+    for options in ({}, {"keep": keep}):
+        with sink(path, **options) as log:
+            log.emit({"n": 1})
+            log.emit({"n": 2})
+    assert kept == [b'{"n":1}\n', b'{"n":2}\n']
+    _, lost, _, safe = caplog.messages
+    assert lost.endswith("; records lost at the end: 2, kept for the next start: 0")
+    assert safe.endswith("; records lost at the end: 0, kept for the next start: 2")
+
+
+def test_a_line_says_when_it_is_in_the_file(tmp_path: Path) -> None:
+    path, seen = tmp_path / "logs" / "a.json", list[str]()
+    with sink(path) as log:
+        log.append(b"1\n", lambda: seen.append(path.read_text()))
+        assert seen == []
+        path.parent.mkdir()
+        log.append(b"2\n", lambda: seen.append(path.read_text()))
+    assert seen == ["1\n", "1\n2\n"]
+
+
+def test_errors_are_said_once_a_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sink(tmp_path / "logs" / "a.json") as log:
+        for _ in range(5):
+            log.emit({})
+        assert len(caplog.records) == 1
+
+
+def test_a_locked_file_holds_nobody_up_for_long(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with sink(path) as log, path.open("w") as other:
+        log.emit({"n": 1})
+        fcntl.flock(other, fcntl.LOCK_EX)
+        began = time.monotonic()
+        for number in range(2, 100):
+            log.emit({"n": number})
+        assert time.monotonic() - began < 5
+        assert log.waiting == 98
+        fcntl.flock(other, fcntl.LOCK_UN)
+        log.emit({"n": 100})
+    assert [record["n"] for record in lines(path)] == [*range(1, 101)]
+
+
+def test_a_reopened_file_is_found_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with sink(path) as log:
+        log.emit({"n": 1})
+        log.reopen()
+        log.emit({"n": 2})
+    assert [record["n"] for record in lines(path)] == [1, 2]
+
+
+def test_a_record_from_amid_a_write_is_written_after_it(tmp_path: Path) -> None:
+    """As when the garbage collector ends an exchange that nobody has closed."""
+    path = tmp_path / "a.json"
+    with sink(path) as log:
+        log.append(b"1\n", lambda: log.append(b"2\n"))
+    assert path.read_text() == "1\n2\n"
+
+
+def test_a_forked_process_leaves_the_records_to_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "a.json"
+    with sink(path) as log:
+        log.emit({"n": 1})
+        child = os.fork()
+        if child == 0:
+            path.parent.mkdir()
+            log.emit({"n": 2})
+            os._exit(log.waiting)
+        assert os.waitpid(child, 0)[1] == 0
+        log.emit({"n": 3})
+    assert [record["n"] for record in lines(path)] in ([2, 1, 3], [1, 2, 3])
 
 
 def test_records_of_many_threads_do_not_mix(tmp_path: Path) -> None:
@@ -263,7 +447,7 @@ def test_records_of_many_threads_do_not_mix(tmp_path: Path) -> None:
     assert found == [(worker, n) for worker in range(40) for n in range(5)]
 
 
-def test_a_new_file_is_not_for_everybody_to_write(tmp_path: Path) -> None:
+def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     old = os.umask(0)
     try:
@@ -271,7 +455,7 @@ def test_a_new_file_is_not_for_everybody_to_write(tmp_path: Path) -> None:
             log.emit({"n": 1})
     finally:
         os.umask(old)
-    assert path.stat().st_mode & 0o022 == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_stream_gets_lines_and_stays_open() -> None:

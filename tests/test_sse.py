@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -97,11 +98,39 @@ def test_every_cut(stream: bytes) -> None:
         assert decode(chop(stream, cut)) == whole
 
 
-@unhurried
-@given(st.lists(st.sampled_from(PIECES)).map(b"".join), st.lists(st.integers(0, 99)))
-def test_any_cuts(stream: bytes, cuts: list[int]) -> None:
+streams = st.lists(st.sampled_from(PIECES)).map(b"".join)
+
+
+def check_cuts(stream: bytes, cuts: list[int]) -> None:
     pieces = chop(stream, *(min(cut, len(stream)) for cut in cuts))
     assert decode(pieces) == decode([stream])
+
+
+@unhurried
+@given(streams, st.lists(st.integers(0, 99)))
+def test_any_cuts(stream: bytes, cuts: list[int]) -> None:
+    check_cuts(stream, cuts)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@settings(unhurried, max_examples=100_000)
+@given(streams, st.lists(st.integers(0, 99)))
+def test_any_cuts_at_length(stream: bytes, cuts: list[int]) -> None:
+    check_cuts(stream, cuts)
+
+
+CORPUS = sorted((Path(__file__).parent / "corpus").glob("*/*/*.sse"))
+
+
+@pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.parent.name)
+def test_a_stream_of_a_provider_in_every_cut(file: Path) -> None:
+    stream = file.read_bytes()
+    whole = decode([stream])
+    assert whole
+    assert decode(cut_up(stream, 1)) == whole
+    for cut in range(len(stream) + 1):
+        assert decode(chop(stream, cut)) == whole
 
 
 # What has a meaning in a stream, in text, or to those who split lines as text.
@@ -217,18 +246,27 @@ def test_an_endless_line_takes_no_more_memory_than_the_limit() -> None:
 
 
 LARGE = {
-    "one line in pieces": (b"data: " + b"x" * (15 * 1024 * 1024) + b"\n\n", 1024),
-    "one event of many lines": (b"data: xxxxxxxxx\n" * 128 * 1024 + b"\n", 1024),
-    "many events at once": (b"data: xxxxxxxxx\n\n" * 128 * 1024, 2**24),
+    "one line in pieces": (b"data: ", b"x", b"\n\n", 1024, 15 * 2**20),
+    "one event of many lines": (b"", b"data: xxxxxxxxx\n", b"\n", 1024, 2**20),
+    "many events at once": (b"", b"data: xxxxxxxxx\n\n", b"", 2**24, 2**20),
+    "line ends byte by byte": (b"data: x", b"\r\n", b"", 1, 2**16),
 }
 
 
-@pytest.mark.parametrize(("stream", "size"), LARGE.values(), ids=LARGE.keys())
-def test_time_is_linear(stream: bytes, size: int) -> None:
-    pieces = cut_up(stream, size)
-    started = time.process_time()
-    decoded = decode(pieces)
-    taken = time.process_time() - started
-    assert sum(len(event.data) for event in decoded) > len(stream) // 2
-    # Copying all there is for every piece, line or event would copy some 100 GiB.
-    assert taken < 3
+@pytest.mark.parametrize("shape", LARGE.values(), ids=LARGE.keys())
+def test_time_is_linear(shape: tuple[bytes, bytes, bytes, int, int]) -> None:
+    """Eight times the bytes take some eight times as long; quadratic would be 64."""
+    start, repeated, end, size, most = shape
+
+    def seconds(total: int) -> float:
+        stream = start + repeated * (total // len(repeated)) + end
+        pieces = cut_up(stream, size)
+        taken = []
+        for _ in range(3):
+            started = time.process_time()
+            decoded = decode(pieces)
+            taken.append(time.process_time() - started)
+            assert decoded
+        return min(taken)
+
+    assert seconds(most) < 24 * max(seconds(most // 8), 0.001)

@@ -5,6 +5,7 @@ import hashlib
 import random
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ import requests
 
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
+from kongai.names import AddressInfo, Names
 from kongai.transport import RequestsTransport
 from tests.live.ports import Listener, black_hole, closed_port
 from tests.live.upstream import Connection, FakeUpstream, Request
@@ -283,7 +285,7 @@ def test_an_upstream_that_stops_reading(pieces: bool) -> None:
         error = failure(sender, long_upload(port, pieces, write_timeout=0.3))
         took = time.monotonic() - started
         gave_up.set()
-    check(error, UpstreamTimeout, 504, "write_timeout", sent=True)
+    check(error, UpstreamTimeout, 504, "upstream_write_timeout", sent=True)
     assert 0.3 <= took < 2
 
 
@@ -621,6 +623,52 @@ def test_a_connection_that_does_not_open() -> None:
     check(error, UpstreamTimeout, 504, "connect_timeout", sent=False)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("host", ["", "[::1", "a" * 64])
+def test_what_could_be_no_host_anywhere(host: str, scheme: str) -> None:
+    with transport() as sender:
+        error = failure(sender, asking(80, host=host, scheme=scheme))
+    check(error, UpstreamError, 503, "dns", sent=False)
+    assert error.hopeless
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_name_that_takes_too_long(scheme: str) -> None:
+    known, may_answer = closed_port(), threading.Event()
+
+    def look_up(name: str) -> list[AddressInfo]:
+        assert may_answer.wait(5)
+        return []
+
+    with known as port, transport(names=Names(look_up)) as sender:
+        options = {"scheme": scheme, "connect_timeout": 0.1}
+        started = time.monotonic()
+        error = failure(sender, asking(port, host="slow", **options))
+        assert 0.1 <= time.monotonic() - started < 2
+        check(error, UpstreamError, 503, "dns", sent=False)
+        assert error.hopeless
+        # Who has an address does not wait for those that have none yet.
+        assert failure(sender, asking(port, **options)).ended == "connect"
+        may_answer.set()
+
+
+def test_the_addresses_of_a_name_are_tried_in_turn() -> None:
+    asked = []
+
+    def look_up(name: str) -> list[AddressInfo]:
+        asked.append(name)
+        hosts = ("127.0.0.2", "127.0.0.3", "127.0.0.1")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (h, 0)) for h in hosts]
+
+    with FakeUpstream(ok) as upstream, transport(names=Names(look_up)) as sender:
+        for _ in range(2):
+            response = sender.send(asking(upstream, host="Upstream.Example"))
+            assert response.peer == ("127.0.0.1", upstream.port)
+            assert read(response) == b"/"
+            sender.close()
+    assert asked == ["upstream.example"]
+
+
 def hanging(*pieces: bytes) -> Callable[[Request, Connection], None]:
     def handler(request: Request, connection: Connection) -> None:
         for piece in pieces:
@@ -797,6 +845,24 @@ def test_a_connection_is_closed_when_its_answer_was_not_read() -> None:
                 response.close()
             assert all(c.closed_by_peer(5) for c in opened(upstream, 3))
         assert len(upstream.connections) == 3
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["itself", "another upstream"])
+def test_a_connection_is_not_kept_idle_for_long(others: bool) -> None:
+    with (
+        FakeUpstream(ok) as upstream,
+        FakeUpstream(ok) as other,
+        transport(keepalive_idle=0.4) as sender,
+    ):
+        for _ in range(3):
+            at_once = [sender.send(asking(upstream)) for _ in range(2)]
+            assert [read(response) for response in at_once] == [b"/", b"/"]
+        assert len(opened(upstream, 2)) == 2
+        threading.Event().wait(0.41)
+        # None of them is used again, and all are closed, whoever is asked.
+        assert read(sender.send(asking(other if others else upstream))) == b"/"
+        assert all(c.closed_by_peer(5) for c in opened(upstream, 2)[:2])
+        assert len(upstream.connections) == 2 + (not others)
 
 
 def test_closing_an_answer_twice_does_no_harm() -> None:
@@ -990,7 +1056,10 @@ def test_authorities_are_loaded_once() -> None:
         at_the_same_time = [sender.send(request) for _ in range(3)]
         while at_the_same_time:
             assert read(at_the_same_time.pop()) == b"over TLS"
-        idle = [c for c in sender._pool(request).pool.queue if c is not None]
+        waiting: Any = sender._pool(request).pool
+        idle = [waiting.get() for _ in range(waiting.qsize())]
+        for connection in idle:
+            waiting.put(connection)
         assert len(idle) == 3
         assert len({c.sock.context for c in idle}) == 1
 
@@ -1034,6 +1103,104 @@ def test_no_tls_where_tls_is_expected() -> None:
             error = failure(sender, asking(server.getsockname()[1], scheme="https"))
         thread.join(5)
     assert (error.status, error.ended) == (502, "tls")
+
+
+def slam(sock: socket.socket) -> None:
+    linger = struct.pack("ii", 1, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "ended"),
+    [
+        ("close", 502, "tls"),
+        ("reset", 502, "tls"),
+        ("nonsense", 502, "tls"),
+        ("silence", 504, "connect_timeout"),
+    ],
+)
+def test_a_handshake_that_does_not_come_about(
+    ending: str, status: int, ended: str
+) -> None:
+    """Nothing of the request has been sent yet, so it may be tried again."""
+    over = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        assert sock.recv(65536)  # the client's greeting
+        if ending == "reset":
+            slam(sock)
+        elif ending == "nonsense":
+            sock.sendall(b"SSH-2.0-OpenSSH\r\n")
+        elif ending == "silence":
+            assert over.wait(5)
+
+    with served(script) as port, transport() as sender:
+        asked = {"scheme": "https", "host": "localhost", "connect_timeout": 0.2}
+        error = failure(sender, asking(port, method="POST", body=b"x", **asked))
+        over.set()
+    kind = UpstreamTimeout if ended == "connect_timeout" else UpstreamError
+    check(error, kind, status, ended, sent=False)
+    assert not error.hopeless
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+def test_a_connection_over_tls_that_ends_under_the_request(
+    used: bool, reset: bool
+) -> None:
+    """This is no failure of TLS, and may be one of a connection that was kept."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(SERVER)
+
+    def script(plain: socket.socket) -> None:
+        with context.wrap_socket(plain, server_side=True) as sock:
+            if used:
+                assert sock.recv(65536)
+                sock.sendall(whole(b"x"))
+            assert sock.recv(65536)
+            if reset:
+                slam(sock)
+
+    with served(script) as port, transport() as sender:
+        asked = {"scheme": "https", "host": "localhost", "verify": str(AUTHORITY)}
+        if used:
+            assert read(sender.send(asking(port, **asked))) == b"x"
+        error = failure(sender, asking(port, **asked))
+    check(error, UpstreamError, 502, "upstream_protocol", sent=True)
+    assert error.stale is used
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 403 No\r\n\r\n", b"SSH-2\r\n"])
+def test_a_proxy_that_lets_nothing_through(answer: bytes) -> None:
+    def script(sock: socket.socket) -> None:
+        assert sock.recv(65536).startswith(b"CONNECT a.invalid:443 ")
+        sock.sendall(answer)
+
+    with served(script) as port:
+        proxies = {"https": f"http://127.0.0.1:{port}"}
+        with transport(proxies=proxies) as sender:
+            error = failure(sender, asking(443, host="a.invalid", scheme="https"))
+    check(error, UpstreamError, 502, "connect", sent=False)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_not_there(scheme: str) -> None:
+    with (
+        closed_port() as port,
+        transport(proxies={scheme: f"http://127.0.0.1:{port}"}) as sender,
+    ):
+        error = failure(sender, asking(443, host="a.invalid", scheme=scheme))
+    check(error, UpstreamError, 502, "connect", sent=False)
+
+
+def test_nobody_is_told_the_keys_of_a_connection(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    with tls_upstream() as (port, bundle), transport() as sender:
+        request = asking(port, scheme="https", host="localhost", verify=bundle)
+        assert read(sender.send(request)) == b"over TLS"
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_requests_at_the_same_time_do_not_mix() -> None:

@@ -93,12 +93,27 @@ def test_another_line_in_a_head_is_refused_for_good(line: bytes) -> None:
         OK + b"Transfer-Encoding: identity\r\n\r\n",
         OK + b"X: 1\r\n" * 200 + END,
         OK + b"X: " + b"x" * 70_000 + b"\r\n" + END,
+        OK + (b"X: " + b"x" * 6_000 + b"\r\n") * 11 + END,
     ],
 )
 def test_what_is_no_answer_is_refused_for_good(text: bytes) -> None:
     error = answer(text)
     assert isinstance(error, UpstreamError)
     assert (error.status, error.hopeless) == (502, True)
+
+
+@pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False)])
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Hints\r\nX: 12345678\r\n\r\n"])
+def test_a_head_has_so_many_bytes_and_no_more(
+    before: bytes, more: int, fits: bool
+) -> None:
+    """Heads of interim answers are none of it."""
+    lines = (b"X: " + b"x" * 6_000 + b"\r\n") * 10
+    rest = 65536 - len(OK + lines + b"Y: \r\n" + END) + more
+    found = answer(before + OK + lines + b"Y: " + b"y" * rest + b"\r\n" + END)
+    assert isinstance(found, UpstreamResponse) is fits
+    if isinstance(found, UpstreamError):
+        assert (found.status, found.hopeless) == (502, True)
 
 
 @pytest.mark.parametrize(

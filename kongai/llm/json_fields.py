@@ -12,9 +12,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from kongai.llm.chat import Losses, Untranslatable
+from kongai.llm.request_body import BadBody, NoRequest, exact_members
 
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What msgspec raises for what is no JSON, or not of the type that is asked for."""
+
+MAX_OBJECTS = 100_000
+"""The most objects in arrays that are read of one body. Each takes some 15 us, and of
+messages Anthropic takes so many."""
 
 _NOTHING = (b"null", b"false", b"[]", b"{}", b'""')
 _KINDS: dict[Any, str] = {
@@ -46,6 +51,7 @@ class Fields:
         self._path = path
         self._label = label
         self._children: list[Fields] = []
+        self._objects = [0]
 
     @classmethod
     def parse(cls, body: bytes) -> Fields:
@@ -59,6 +65,20 @@ class Fields:
             return cls(msgspec.json.decode(body, type=dict[str, msgspec.Raw]))
         except UNREADABLE:
             raise Untranslatable("expected a JSON object") from None
+
+    @classmethod
+    def of_request(cls, body: bytes) -> Fields:
+        """The object that a request's body is, which can be read in one way only.
+
+        Raises:
+            Untranslatable: it is not JSON, or no object, or can be read in several.
+        """
+        try:
+            return cls(exact_members(body))
+        except NoRequest:
+            raise Untranslatable("expected a JSON object") from None
+        except BadBody as error:
+            raise Untranslatable(str(error)) from None
 
     def has(self, name: str, *, empty: bool = True) -> bool:
         """Whether there is such a member that is not null and was not taken.
@@ -123,7 +143,11 @@ class Fields:
 
     def objects(self, name: str) -> Iterator[Fields]:
         """Take an array of objects, to be read in their turn."""
-        for index, raw in enumerate(self._take(name, list[msgspec.Raw]) or []):
+        given = self._take(name, list[msgspec.Raw]) or []
+        self._objects[0] += len(given)
+        if self._objects[0] > MAX_OBJECTS:
+            raise Untranslatable(f"more than {MAX_OBJECTS} messages and other objects")
+        for index, raw in enumerate(given):
             path = f"{_joined(self._path, name)}[{index}]"
             members = _decoded(raw, dict[str, msgspec.Raw], path)
             yield self._child(members, path, f"{self._label}{name}[].")
@@ -154,6 +178,7 @@ class Fields:
         self, members: Mapping[str, msgspec.Raw], path: str, label: str
     ) -> Fields:
         child = Fields(members, path, label)
+        child._objects = self._objects
         self._children.append(child)
         return child
 
@@ -179,7 +204,7 @@ def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:
 def object_text(text: str) -> msgspec.Raw | None:
     """The text of a JSON object, to be written as it is; None if it is none."""
     try:
-        msgspec.json.decode(text, type=dict[str, Any])
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (*UNREADABLE, UnicodeEncodeError):
         return None
     return msgspec.Raw(text.encode())

@@ -18,6 +18,7 @@ _BY_NAME = frozenset(
 """Members that hold schemas by names of the client's."""
 _VALUES = frozenset({"const", "default", "enum", "example", "examples"})
 """Members that hold no schemas, whatever they look like."""
+_OBJECT = b'"object"'
 
 
 def parameters_of(tool: Tool) -> msgspec.Raw:
@@ -28,11 +29,12 @@ def parameters_of(tool: Tool) -> msgspec.Raw:
     schema = object_text(tool.parameters or NO_PARAMETERS)
     if schema is None:
         return msgspec.Raw(NO_PARAMETERS.encode())
-    given = msgspec.json.decode(schema, type=dict[str, Any])
+    given = msgspec.json.decode(schema, type=dict[str, msgspec.Raw])
     missing: dict[str, Any] = {}
     if "type" not in given:
         missing["type"] = "object"
-    if given.get("type", "object") == "object" and "properties" not in given:
+    of_object = bytes(given.get("type", _OBJECT)) == _OBJECT
+    if of_object and "properties" not in given:
         missing["properties"] = {}
     return msgspec.Raw(with_fields(bytes(schema), missing)) if missing else schema
 

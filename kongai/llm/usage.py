@@ -7,6 +7,8 @@ from typing import Any
 
 CHARACTERS_PER_TOKEN = 4
 """Kong's estimate where a provider gives no count."""
+MOST_TOKENS = 10**12
+"""No exchange has more; a count beyond is none, and would spoil every sum."""
 _TOKENS_PER_WORD = 1.8
 _TOKENS_PER_IMAGE = 1600
 """The most that Anthropic counts for an image, whatever its size."""
@@ -67,6 +69,11 @@ class Usage:
         return (
             {"reasoning_tokens": self.reasoning_tokens} if self.reasoning_tokens else {}
         )
+
+
+def count_of(number: float | None) -> int:
+    """A count of tokens as a provider gives it; 0 for what can't be one."""
+    return int(number) if number and 0 < number <= MOST_TOKENS else 0
 
 
 def estimate_tokens(characters: int) -> int:

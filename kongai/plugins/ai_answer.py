@@ -9,7 +9,7 @@ from typing import cast
 
 from kongai import redact
 from kongai.content_coding import ContentDecoder
-from kongai.errors import GatewayError, UpstreamTruncated
+from kongai.errors import GatewayError, UpstreamError, UpstreamTruncated
 from kongai.exchange import Exchange, UpstreamRequest, UpstreamResponse
 from kongai.llm.call import Call
 from kongai.llm.chat import Untranslatable
@@ -82,6 +82,8 @@ def read_along(
         measured: whether HTTP says where the body ends.
 
     Raises:
+        UpstreamError: the upstream broke off before the stream said that it was
+            complete.
         UpstreamTruncated: the upstream ended well, but the stream did not say that it
             was complete: what looks like a success is none.
     """
@@ -100,6 +102,10 @@ def read_along(
                 yield shown
         if hider is not None and (rest := hider.end()):
             yield rest
+    except UpstreamError:
+        # How the connection ends after the last event is of no interest.
+        if not (call.streaming and reader.finished):
+            raise
     finally:
         call.received = time.perf_counter()
         reader.end()
@@ -148,6 +154,9 @@ def translated_stream(
             yield rest
         if translator.failure is not None:
             raise translator.failure
+    except UpstreamError:
+        if not translator.finished:
+            raise
     except (Untranslatable, ValueError) as error:
         translator.broken = True
         raise UpstreamTruncated(ended="transformation_failed") from error

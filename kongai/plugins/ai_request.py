@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from kongai import redact
 from kongai.errors import RequestRejected
 from kongai.exchange import BodyTooLarge, Exchange
 from kongai.llm.call import Call
 from kongai.llm.chat import Untranslatable
 from kongai.llm.formats import Dialect, RequestFacts
 from kongai.llm.json_fields import with_fields
+from kongai.llm.request_body import HALF_PAIR, TOO_DEEP, BadBody, NoRequest
 from kongai.llm.translate import Translation
 from kongai.plugins.ai_proxy_config import AIProxyConfig
 from kongai.registry import provider_format
@@ -65,12 +67,30 @@ def prepare(exchange: Exchange, call: Call, config: AIProxyConfig) -> None:
         RequestRejected: with Kong's text, in the order of Kong's rules.
     """
     body = read_body(exchange, config.max_request_body_size or None)
+    call.request_model = config.model.name
+    if config.logging.log_payloads:
+        # Whoever answers may quote the client's credentials.
+        also = exchange.secret_names
+        exchange.secret_values |= redact.credentials(exchange.headers, also)
+    try:
+        _prepare(body, call, config)
+    except BadBody as bad:
+        exchange.log.set("kongai.refused", str(bad))
+        text = _NO_PROMPT if isinstance(bad, NoRequest) else str(bad)
+        raise RequestRejected(text) from bad
+    except RecursionError:
+        # Where the stack is deeper than it was when the body was read first.
+        exchange.log.set("kongai.refused", TOO_DEEP)
+        raise RequestRejected(TOO_DEEP) from None
+
+
+def _prepare(body: bytes, call: Call, config: AIProxyConfig) -> None:
     facts = config.client_format.read_request(body)
     call.request_model = facts.model or config.model.name
     call.streaming = facts.streaming
     other = facts.kind == _EMBEDDINGS and config.route_type != _EMBEDDINGS
     if not facts.has_prompt or other:
-        raise RequestRejected(_NO_PROMPT)
+        raise NoRequest("JSON, but without a prompt")
     model = _model(facts, config)
     call.request_model = model
     if facts.ambiguous:
@@ -133,7 +153,10 @@ def _native(
     if call.streaming and not facts.streaming:
         fields["stream"] = True
     counted = config.logging.log_statistics and dialect.stream_usage
-    if call.streaming and counted and not facts.usage_in_stream:
+    asks = call.streaming and counted and not facts.usage_in_stream
+    if not facts.exact and (fields or asks or config.auth.param_location == "body"):
+        raise BadBody(HALF_PAIR)
+    if asks:
         fields |= config.client_format.ask_for_usage(body)
         call.usage_hider = config.client_format.usage_hider()
     return with_fields(body, fields) if fields else body

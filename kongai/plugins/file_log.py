@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
+from kongai.errors import LogUnavailable
 from kongai.exchange import Exchange
+from kongai.journal import Journal
 from kongai.log import line
 from kongai.plugin import Plugin
 from kongai.plugins import custom_fields as fields
@@ -25,16 +28,21 @@ LogPath = Annotated[
 ]
 
 
-class FileLogConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of `file-log`, as Kong names them."""
+LogPolicy = Literal["best_effort", "required"]
+"""What becomes of requests while the log can't be written."""
 
-    NOT_NULL: ClassVar[frozenset[str]] = frozenset({"reopen"})
+
+class FileLogConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of `file-log`, as Kong names them; `log_policy` is kongai's own."""
+
+    NOT_NULL: ClassVar[frozenset[str]] = frozenset({"reopen", "log_policy"})
 
     NOT_HERE: ClassVar[dict[str, str]] = {"custom_fields_by_lua": fields.NO_LUA}
 
     path: LogPath
     reopen: bool = False
     custom_fields: dict[str, Any] | None = None
+    log_policy: LogPolicy = "best_effort"
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the whole: pairs of a field's path and a text."""
@@ -44,10 +52,15 @@ class FileLogConfig(msgspec.Struct, frozen=True, kw_only=True):
 class FileLog(Plugin):
     """Writes one JSON line per exchange to a file.
 
+    What is under way is noted in a journal beside the file, so that exchanges of a
+    process that is killed are recorded too: see `kongai.journal`.
+
     Args:
         path: the file; its directory must exist.
         reopen: open the file anew for each record.
         custom_fields: more fields of the record, see `CustomFields`.
+        log_policy: ``required`` refuses requests while the file or its journal can't be
+            written; ``best_effort`` lets them pass.
 
     Raises:
         ConfigError: Kong would not take the path, or a field can't be what it says.
@@ -63,28 +76,56 @@ class FileLog(Plugin):
         *,
         reopen: bool = False,
         custom_fields: Mapping[str, Any] | None = None,
+        log_policy: LogPolicy = "best_effort",
     ) -> None:
         given = {
             "path": os.fspath(path),
             "reopen": reopen,
             "custom_fields": custom_fields,
+            "log_policy": log_policy,
         }
         self.config = load(FileLogConfig, given)
-        self.sink = FileSink(self.config.path, reopen=self.config.reopen)
+        self.journal = Journal(self.config.path, lambda: self.sink.place)
+        self.sink = FileSink(
+            self.config.path, reopen=self.config.reopen, keep=self.journal.keep
+        )
+        self._required = self.config.log_policy == "required"
         self._fields = fields.CustomFields(self.config.custom_fields)
 
     @classmethod
     def from_config(cls, config: FileLogConfig) -> FileLog:
         """Make the plugin a configuration file asks for."""
         return cls(
-            config.path, reopen=config.reopen, custom_fields=config.custom_fields
+            config.path,
+            reopen=config.reopen,
+            custom_fields=config.custom_fields,
+            log_policy=config.log_policy,
         )
+
+    def init_worker(self) -> None:
+        """Record what a process that was killed has left."""
+        self.journal.open()
+
+    def access(self, exchange: Exchange) -> None:
+        """Note the exchange, in case that the process is killed.
+
+        Raises:
+            LogUnavailable: a record is required, and could not be written.
+        """
+        noted = self.journal.begin(exchange)
+        if self._required and (self.sink.waiting or not noted):
+            raise LogUnavailable
 
     def log(self, exchange: Exchange) -> None:
         """Write the record."""
         self._fields.set(exchange)
-        self.sink.append(line(exchange))
+        self.sink.append(line(exchange), partial(self.journal.end, exchange.id))
+
+    def reopen(self) -> None:
+        """Open the file anew with the next record."""
+        self.sink.reopen()
 
     def close(self) -> None:
         """Close the file."""
         self.sink.close()
+        self.journal.close()

@@ -116,6 +116,14 @@ class Gateway:
         self._start_timeout = start_timeout
 
     def __enter__(self) -> Gateway:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the process; one that has ended, again in the same directory.
+
+        It then has another `url`, and what it had written to standard error is gone.
+        """
         stdout_path = self.directory / "stdout.txt"
         with self._stderr_path.open("wb") as stderr, stdout_path.open("wb") as stdout:
             self._process = subprocess.Popen(
@@ -131,7 +139,6 @@ class Gateway:
         except BaseException:
             self.__exit__()
             raise
-        return self
 
     def __exit__(
         self,

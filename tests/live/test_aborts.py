@@ -8,14 +8,15 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from .anthropic_api import message_events, sse
 from .conftest import MODEL, PATH, USAGE, Line, record_where, request_body
-from .harness import Gateway, wait_until
+from .harness import Gateway, howto_config, wait_until
+from .ports import black_hole
 from .upstream import Connection, Request
 
 _logger = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def test_during_the_upload_of_a_prompt(
         leave(sock)
         record = the_record(line, mark)
     assert len(line.upstream.requests) == 1  # the next one's
-    assert record["kongai"] == {"ended": "client_abort"}
+    assert record["kongai"] == {"ended": "client_abort", "phase": "request"}
     assert record["response"]["status"] == 499
     assert record["tries"] == []
     assert record["ai"]["proxy"]["usage"]["total_tokens"] == 0
@@ -170,7 +171,7 @@ def test_during_the_upload_of_a_file(
         assert_let_go(line, left_at)
         record = the_record(line, mark)
     assert len(line.upstream.requests) == 1  # the next one's
-    assert record["kongai"] == {"ended": "client_abort"}
+    assert record["kongai"] == {"ended": "client_abort", "phase": "request"}
     assert record["response"]["status"] == 499
 
 
@@ -185,7 +186,7 @@ def test_before_the_upstream_answers(line: Line, leave: Leave) -> None:
         leave(sock)
         assert_let_go(line, left_at)
         record = the_record(line, mark)
-    assert record["kongai"] == {"ended": "client_abort"}
+    assert record["kongai"] == {"ended": "client_abort", "phase": "upstream"}
     assert record["response"]["status"] == 499
     assert record["upstream_status"] == ""
     assert len(record["tries"]) == 1
@@ -225,6 +226,7 @@ def test_while_a_stream_is_silent(
         assert_let_go(line, left_at)
         record = the_record(line, mark)
     assert record["kongai"]["ended"] == "client_abort"
+    assert record["kongai"]["phase"] == "response"
     assert record["kongai"].get("usage_estimated") is estimated
     assert record["response"]["status"] == 200
     assert record["upstream_status"] == "200"
@@ -248,6 +250,7 @@ def test_behind_a_request_sent_early(line: Line, leave: Leave) -> None:
         assert_let_go(line, left_at)
         record = the_record(line, mark)
     assert record["kongai"]["ended"] == "client_abort"
+    assert record["kongai"]["phase"] == "response"
 
 
 @leaving
@@ -267,6 +270,7 @@ def test_within_a_whole_answer(line: Line, leave: Leave) -> None:
         assert_let_go(line, left_at)
         record = the_record(line, mark)
     assert record["kongai"]["ended"] == "client_abort"
+    assert record["kongai"]["phase"] == "response"
     assert record["response"]["status"] == 200
 
 
@@ -295,6 +299,7 @@ def test_without_reading(line: Line, leave: Leave) -> None:
         record = the_record(line, mark)
     assert record["kongai"] == {
         "ended": "client_abort",
+        "phase": "response",
         "usage_estimated": True,
         "price": "table",
     }
@@ -345,3 +350,88 @@ def test_nothing_stays_open(line: Line) -> None:
             receive(sock, EVENTS[3])
             rst(sock)
     wait_until(lambda: open_files() <= before, "return to the files open before")
+
+
+HALF_EVENT = EVENTS[3][: len(EVENTS[3]) // 2]
+PHASES = {
+    "connect": ([], "upstream"),
+    "before headers": ([], "upstream"),
+    "first event": (EVENTS[:1], "response"),
+    "mid-event": ([*EVENTS[:3], HALF_EVENT], "response"),
+    "after the last event": (EVENTS, "response"),
+    "upload": ([], "request"),
+}
+"""What the upstream has said, and what the record says of the phase."""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@leaving
+@pytest.mark.parametrize("phase", PHASES)
+def test_twenty_times(line: Line, leave: Leave, phase: str) -> None:
+    """However often: the upstream is let go at once, and there is one record."""
+    said, word = PHASES[phase]
+    known, taken = len(line.gateway.records(0)), []
+    with ExitStack() as stack:
+        gateway = line.gateway
+        if phase == "connect":
+            port = stack.enter_context(black_hole())
+            config = howto_config(f"http://127.0.0.1:{port}/v1/messages")
+            gateway, known = stack.enter_context(Gateway(config)), 0
+        for number in range(20):
+            taken.append(left_after(line, gateway, leave, phase, number))
+            records = gateway.records(known + number + 1)
+            assert len(records) == known + number + 1
+            assert f"mark={marked(phase, number)}." in records[-1]["request"]["uri"]
+            assert records[-1]["kongai"]["ended"] == "client_abort"
+            assert records[-1]["kongai"]["phase"] == word
+            usage = records[-1]["ai"]["proxy"].get("usage", {})
+            assert bool(usage.get("prompt_tokens")) is bool(said)
+    taken.sort()
+    figures = f"p50 {taken[9] * 1000:.1f} ms, max {taken[-1] * 1000:.1f} ms"
+    print(f"abort, {phase}, {leave.__name__}: 20 of 20, {figures}")  # noqa: T201
+    assert taken[9] < 0.1
+    assert taken[-1] < NOTICED_WITHIN
+
+
+def marked(phase: str, number: int) -> str:
+    """The mark of one of these requests."""
+    return f"{phase.partition(' ')[0]}-{number}"
+
+
+def left_after(
+    line: Line, gateway: Gateway, leave: Leave, phase: str, number: int
+) -> float:
+    """Leave in this phase; the seconds until the upstream saw its connection close.
+
+    Until the record is there, where there is no connection yet.
+    """
+    said, _ = PHASES[phase]
+    line.upstream.connections.clear()
+    before, heard = len(gateway.records(0)), len(line.upstream.requests)
+    line.upstream.handler = (
+        saying(*said) if said else lambda _, c: None if c.closed_by_peer(5) else None
+    )
+    mark = marked(phase, number)
+    with client(gateway) as sock:
+        if phase == "upload":
+            path = "/anything/v1/files?"
+            sock.sendall(head(mark, "Content-Length: 5000000", path) + b"x" * 100_000)
+        elif phase == "connect":
+            sock.sendall(question(mark))
+            time.sleep(0.05)  # nothing can be seen from outside
+        else:
+            sock.sendall(question(mark))
+            line.upstream.wait_for_requests(heard + 1)
+        if said:
+            receive(sock, said[-1])
+        if phase != "connect":
+            connections = line.upstream.connections
+            wait_until(lambda: connections, "connection")
+        left_at = time.monotonic()
+        leave(sock)
+        if phase == "connect":
+            gateway.records(before + 1)
+        else:
+            assert connections[0].closed_by_peer(5)
+        return time.monotonic() - left_at

@@ -200,7 +200,7 @@ def envelope(answer: Answer) -> tuple[str, str]:
             id="spaces and escapes",
         ),
         pytest.param(
-            b'{"model":"claude-haiku-4-5","max_tokens":1,"max_tokens":2,"z":1,"a":1.0,'
+            b'{"model":"claude-haiku-4-5","max_tokens":1,"z":{"b":1,"b":2},"a":1.0,'
             b'"messages":[{"role":"user","content":"a","content":"b"}],"n":1E400}',
             id="duplicate keys",
         ),

@@ -179,6 +179,16 @@ def test_at_a_terminal_it_says_how_to_use_it(tmp_path: Path, demo: bool) -> None
     assert (f"curl {base}/v1/messages " in text) is demo
 
 
+def test_it_is_patched_before_anything_that_minds() -> None:
+    """gevent warns when it patches what others have taken before."""
+    errors = {"PYTHONWARNINGS": "error::RuntimeWarning"}  # MonkeyPatchWarning is one
+    with Gateway(howto_config(NOWHERE), env=errors) as gateway:
+        with closing(connect(gateway)) as connection:
+            assert exchange(connection, "POST", PATH, request_body()).status == 502
+        assert gateway.stop() == 0
+        assert gateway.stderr_text().count("\n") == 1
+
+
 signals = pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 
 

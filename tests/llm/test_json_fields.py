@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kongai.llm.chat import Losses, Untranslatable
-from kongai.llm.json_fields import Fields, object_text, with_fields
+from kongai.llm.json_fields import MAX_OBJECTS, Fields, object_text, with_fields
 
 TAKERS: dict[str, Callable[[Fields, str], Any]] = {
     "text": Fields.text,
@@ -254,3 +254,13 @@ def test_the_text_of_an_object(text: str) -> None:
 )
 def test_what_is_no_text_of_an_object(text: str) -> None:
     assert object_text(text) is None
+
+
+def test_so_many_objects_are_read_and_no_more() -> None:
+    """Time is bounded however small they are, and wherever they are."""
+    inner = {"content": [{}] * (MAX_OBJECTS // 2)}
+    given = fields({"messages": [inner, inner]})
+    messages = given.objects("messages")
+    assert len(list(next(messages).objects("content"))) == MAX_OBJECTS // 2
+    with pytest.raises(Untranslatable, match="more than 100000"):
+        list(next(messages).objects("content"))

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from kongai.llm.usage import (
+    MOST_TOKENS,
     Usage,
+    count_of,
     estimate_by_words,
     estimate_prompt,
     estimate_tokens,
@@ -16,6 +18,17 @@ from kongai.llm.usage import (
 )
 def test_four_characters_are_about_a_token(characters: int, tokens: int) -> None:
     assert estimate_tokens(characters) == tokens
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [
+        *((7, 7), (1.5, 1), (0, 0), (-5, 0), (None, 0), (MOST_TOKENS, MOST_TOKENS)),
+        *((MOST_TOKENS + 1, 0), (10**4000, 0), (1e308, 0), (float("inf"), 0)),
+    ],
+)
+def test_what_is_no_count_is_none(given: float | None, count: int) -> None:
+    assert count_of(given) == count
 
 
 def test_nothing_was_used() -> None:

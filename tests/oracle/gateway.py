@@ -13,13 +13,19 @@ from kongai.connection import Connection
 from tests.live.ports import Listener
 
 
-class _NoWatch:
-    """Nobody looks out for clients that leave."""
+class _Alone:
+    """Nobody looks out for clients that leave, and each has a thread of its own."""
 
-    def start(self) -> None:
+    def watch(self) -> None:
         pass
 
-    def stop(self) -> None:
+    def unwatch(self) -> None:
+        pass
+
+    def share(self) -> None:
+        pass
+
+    def done(self) -> None:
         pass
 
 
@@ -78,4 +84,5 @@ class LiveGateway:
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
         }
-        Connection(sock, environ, self._proxy, _NoWatch()).serve()
+        refuse = self._proxy.refuse
+        Connection(sock, environ, self._proxy, _Alone(), refuse=refuse).serve()

@@ -1119,12 +1119,13 @@ def test_an_event_that_is_none_does_not_hide_that_the_end_is_missing() -> None:
     assert gateway.record["kongai"]["ended"] == "no_terminal_event"
 
 
-def test_a_stream_that_breaks_after_its_end_has_no_error_event() -> None:
-    """The message is complete: an error would make the client pay for a second one."""
+def test_a_stream_that_breaks_after_its_end_is_complete() -> None:
+    """An error would make the client pay for a second message."""
     gateway = Gateway(lambda _: stream(STREAM, UpstreamTruncated()))
     got = gateway.stream()
-    assert (got.body, got.cut) == (STREAM, True)
-    assert gateway.record["kongai"]["ended"] == "upstream_cut"
+    assert (got.body, got.cut) == (STREAM, False)
+    assert gateway.record["kongai"]["ended"] == "ok"
+    assert gateway.usage["total_tokens"] == 24
 
 
 def test_a_whole_answer_to_a_request_for_a_stream() -> None:
@@ -1270,7 +1271,11 @@ def test_a_client_that_leaves_after_the_last_count() -> None:
     body = gateway.begin(question(stream=True))
     next(body)
     body.close()
-    assert gateway.record["kongai"] == {"ended": "client_abort", "price": "table"}
+    assert gateway.record["kongai"] == {
+        "ended": "client_abort",
+        "phase": "response",
+        "price": "table",
+    }
     assert gateway.usage["completion_tokens"] == 9
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from kongai.errors import ConfigError
 from kongai.exchange import Exchange, UpstreamRequest
 from kongai.plugins.file_log import FileLogConfig
 from kongai.testing import MockTransport, answer
+from tests.live.waiting import wait_until
 
 Upstream = Callable[[UpstreamRequest], answer]
 
@@ -172,14 +175,14 @@ def test_lines_are_appended(tmp_path: Path) -> None:
     assert asked(path) == ["/old", "/a", "/a"]
 
 
-def test_the_file_is_made_with_kongs_mode(tmp_path: Path) -> None:
+def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
     before = os.umask(0o022)
     try:
         ask(gateway(FileLog(path)))
     finally:
         os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_fact_41_a_missing_directory_hurts_no_request(
@@ -194,14 +197,16 @@ def test_fact_41_a_missing_directory_hurts_no_request(
     # The next request tries again.
     path.parent.mkdir()
     assert ask(proxy, "/a?2") == 200
-    assert asked(path) == ["/a?2"]
+    assert asked(path) == ["/a?1", "/a?2"]
 
 
 def test_fact_41_a_directory_is_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert ask(gateway(FileLog(tmp_path))) == 200
+    proxy = gateway(FileLog(tmp_path))
+    assert ask(proxy) == 200
     (logged,) = caplog.messages
+    proxy.close()
     assert logged.startswith("failed to open the file: Is a directory")
 
 
@@ -226,9 +231,10 @@ def test_fact_41_reopen_opens_for_each_record(
     opened: list[str] = []
     real = os.open
 
-    def noting(path: str, *args: Any, **options: Any) -> int:
-        opened.append(os.path.basename(path))
-        return real(path, *args, **options)
+    def noting(path: str, flags: int, *args: Any) -> int:
+        if flags & os.O_APPEND and ".wal." not in path:
+            opened.append(os.path.basename(path))
+        return real(path, flags, *args)
 
     monkeypatch.setattr(os, "open", noting)
     for name, reopen in (("once", False), ("each", True)):
@@ -262,10 +268,161 @@ def test_two_gateways_share_a_file(tmp_path: Path) -> None:
 def test_a_closed_log_lets_go_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
     proxy = gateway(FileLog(path))
+    before = open_files(tmp_path)
     ask(proxy)
-    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc") else None
+    assert open_files(tmp_path) == before + 2
     proxy.close()
     proxy.close()
-    if before is not None:
-        assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert open_files(tmp_path) == before
     assert len(records(path)) == 1
+    assert os.listdir(tmp_path) == ["log.json"]
+
+
+def open_files(folder: Path) -> int:
+    """How many files of a directory this process has open."""
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("Linux has it")
+    found = [os.readlink(entry) for entry in list_of(Path("/proc/self/fd"))]
+    return sum(name.startswith(str(folder)) for name in found)
+
+
+def list_of(folder: Path) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.is_symlink():
+            yield entry
+
+
+def test_a_signal_may_open_the_file_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    log = FileLog(path)
+    proxy = gateway(log)
+    ask(proxy)
+    assert open_files(tmp_path) == 2
+    log.reopen()
+    assert open_files(tmp_path) == 1
+    ask(proxy)
+    assert len(records(path)) == 2
+    proxy.close()
+
+
+# The journal and the policy
+
+
+def test_an_exchange_is_noted_while_it_lasts(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    noted: list[list[str]] = []
+
+    def upstream(request: UpstreamRequest) -> answer:
+        noted.append(journal(path))
+        return answer(b"{}")
+
+    proxy = gateway(FileLog(path), upstream=upstream)
+    ask(proxy, "/a?key=c4nary")
+    ask(proxy)
+    (first,), second = noted
+    assert first.startswith("B ")
+    assert '"uri":"/a?key=REDACTED"' in first
+    assert [line[0] for line in second] == ["B", "E", "B"]
+    assert [line[0] for line in journal(path)] == ["B", "E", "B", "E"]
+    assert stat.S_IMODE(journal_path(path).stat().st_mode) == 0o600
+    proxy.close()
+    assert os.listdir(tmp_path) == ["log.json"]
+
+
+def journal_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.wal.{os.getpid()}")
+
+
+def journal(path: Path) -> list[str]:
+    return journal_path(path).read_text().splitlines()
+
+
+def test_what_is_refused_earlier_is_not_noted(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    log, refusing = FileLog(path), Refusing()
+    refusing.priority = 10  # type: ignore[misc]
+    proxy = gateway(log, refusing)
+    log.init_worker()
+    assert ask(proxy, "/a?no") == 400
+    assert journal(path) == []
+    assert len(records(path)) == 1
+
+
+@pytest.mark.parametrize("policy", ["best_effort", "required"])
+def test_a_policy_says_what_becomes_of_requests_without_a_record(
+    tmp_path: Path, policy: Any
+) -> None:
+    path = tmp_path / "missing" / "log.json"
+    asked_upstream: list[str] = []
+
+    def upstream(request: UpstreamRequest) -> answer:
+        asked_upstream.append(request.target)
+        return answer(b"{}")
+
+    proxy = gateway(FileLog(path, log_policy=policy), upstream=upstream)
+    with Client(proxy).get("/a") as response:
+        required = policy == "required"
+        assert response.status_code == (503 if required else 200)
+        assert response.headers.get("Retry-After") == ("1" if required else None)
+        assert ("The log can't be written" in response.get_data(True)) is required
+    assert len(asked_upstream) == (not required)
+    path.parent.mkdir()
+    # Whatever the outcome, the record comes with the next try.
+    wait_until(path.exists, "log")
+    (record,) = records(path)
+    assert record["kongai"]["ended"] == ("log_unavailable" if required else "ok")
+    wait_until(lambda: ask(proxy) == 200, "answer")
+    proxy.close()
+
+
+def test_a_log_that_falls_behind_refuses_requests_if_it_is_required(
+    tmp_path: Path,
+) -> None:
+    """The journal can be written, the log can't."""
+    path = tmp_path / "log.json"
+    path.mkdir()
+    log = FileLog(path, log_policy="required")
+    proxy = gateway(log)
+    assert [ask(proxy), ask(proxy)] == [200, 503]
+    path.rmdir()
+    wait_until(lambda: not log.sink.waiting, "record")
+    assert ask(proxy) == 200
+    proxy.close()
+    ended = [record["kongai"]["ended"] for record in records(path)]
+    assert ended == ["ok", "log_unavailable", "ok"]
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout"])
+def test_a_device_has_no_journal_and_needs_none(path: str) -> None:
+    proxy = gateway(FileLog(path, log_policy="required"))
+    assert ask(proxy) == 200
+    proxy.close()
+    assert glob.glob(f"{path}.wal.*") == []
+
+
+def test_a_policy_is_one_of_two() -> None:
+    (problem,) = problems({"path": "/ab", "log_policy": "never"})
+    assert problem.startswith("plugins[0].config.log_policy: expected one of: ")
+
+
+def test_records_that_can_not_be_written_wait_for_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log.json"
+    path.touch()
+    proxy = gateway(FileLog(path))
+    ask(proxy, "/a?0")
+    # Somebody else keeps the log, but not the journal.
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        for number in (1, 2):
+            ask(proxy, f"/a?{number}")
+        proxy.close()
+    assert asked(path) == ["/a?0"]
+    assert "records lost at the end: 0, kept for the next start: 2" in caplog.text
+    log = FileLog(path)
+    log.init_worker()
+    assert asked(path) == ["/a?0", "/a?1", "/a?2"]
+    assert [r["kongai"]["ended"] for r in records(path)] == ["ok"] * 3
+    log.close()
+    assert os.listdir(tmp_path) == ["log.json"]

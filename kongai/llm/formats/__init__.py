@@ -23,13 +23,15 @@ class RequestFacts(NamedTuple):
     """None when there is none, or it is not a non-empty string."""
     streaming: bool = False
     has_prompt: bool = False
-    """Whether there is something to answer; false for what is not JSON at all."""
+    """Whether there is something to answer."""
     ambiguous: bool = False
     """Whether it is a request of another kind as well: a chat and a completion."""
     kind: str = "llm/v1/chat"
     """The route type that the body is for."""
     usage_in_stream: bool = True
     """Whether the answer, if it is streamed, will tell its usage."""
+    exact: bool = True
+    """Whether the body can be changed; see `kongai.llm.request_body.RequestBody`."""
 
 
 class Dialect(NamedTuple):
@@ -216,7 +218,11 @@ class Format(ProviderFormat, ErrorFormat, Protocol):
         """
 
     def read_request(self, body: bytes) -> RequestFacts:
-        """Read a request; a body that is none gives the defaults."""
+        """Read a request.
+
+        Raises:
+            BadBody: it can't be read, or in more than one way.
+        """
 
     def ask_for_usage(self, body: bytes) -> Mapping[str, Any]:
         """The top-level fields to set in a request so that its stream tells its usage.

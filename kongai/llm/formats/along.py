@@ -5,7 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import msgspec
+
 from kongai.llm.json_fields import UNREADABLE
+from kongai.llm.request_body import without_halves
 from kongai.llm.usage import Usage, estimate_tokens
 from kongai.sse import Decoder, EventTooLarge, ServerSentEvent
 
@@ -55,12 +58,25 @@ class WholeReader:
         """Read the body, if it was not too long."""
         if self.broken:
             return
+        body = b"".join(self._pieces)
         try:
-            self.model = self._read(b"".join(self._pieces), self.usage)
+            self.model = self._read(body, self.usage)
         except UNREADABLE:
             self.broken = True
+            self.lost = not _stops_short(body)
             return
         self.finished = True
+
+
+def _stops_short(body: bytes) -> bool:
+    """Whether what can't be read is JSON that breaks off, and not just odd."""
+    try:
+        msgspec.json.decode(without_halves(body), type=msgspec.Raw)
+    except UNREADABLE as error:
+        text = body.strip()
+        unclosed = text[:1] == b"{" and text[-1:] != b"}"
+        return unclosed or "truncated" in str(error)
+    return False
 
 
 class EventReader(ABC):

@@ -8,7 +8,6 @@ carries the answer's count so far, and the last one holds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,19 +15,12 @@ import msgspec
 
 from kongai.llm.formats import AnswerReader, RequestFacts, StreamFilter
 from kongai.llm.formats.along import EventReader, Everything, WholeReader
-from kongai.llm.json_fields import UNREADABLE
-from kongai.llm.usage import Usage
+from kongai.llm.request_body import read_body
+from kongai.llm.usage import Usage, count_of
 from kongai.sse import ServerSentEvent
 
 ENDPOINTS: Mapping[str, str] = {"llm/v1/chat": "/v1/messages"}
 """By route type, the path below the root of the API."""
-
-
-class _Request(msgspec.Struct):
-    messages: msgspec.Raw = msgspec.Raw(b"null")
-    model: Any = None
-    stream: Any = None
-    prompt: Any = None
 
 
 class _CacheCreation(msgspec.Struct):
@@ -53,9 +45,12 @@ class GivenUsage(msgspec.Struct):
     iterations: list[GivenUsage] | None = None
 
 
+_NONE = msgspec.Raw(b"null")
+
+
 class _Message(msgspec.Struct):
     model: str | None = None
-    usage: GivenUsage | None = None
+    usage: msgspec.Raw = _NONE
 
 
 class _Delta(msgspec.Struct):
@@ -68,11 +63,12 @@ class _Event(msgspec.Struct):
     type: str = ""
     message: _Message | None = None
     delta: _Delta | None = None
-    usage: GivenUsage | None = None
+    usage: msgspec.Raw = _NONE
 
 
-_EMPTY_ARRAY = re.compile(rb"\[\s*\]")
-_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_usage: msgspec.json.Decoder[GivenUsage | None] = msgspec.json.Decoder(
+    GivenUsage | None
+)
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 
@@ -80,19 +76,16 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 def read_request(body: bytes) -> RequestFacts:
     """Read a request's model, whether it asks for a stream, and whether it asks at all.
 
-    What is not JSON, or not an object, gives the defaults.
+    Raises:
+        BadBody: it can't be read, or in more than one way.
     """
-    try:
-        request = _decode_request(body)
-        body.decode()  # msgspec does not look into what it skips
-    except UNREADABLE:
-        return RequestFacts()
-    messages = bytes(request.messages)
+    request = read_body(body)
     return RequestFacts(
-        model=(request.model or None) if isinstance(request.model, str) else None,
-        streaming=request.stream is True,
-        has_prompt=messages[:1] == b"[" and not _EMPTY_ARRAY.fullmatch(messages),
-        ambiguous=isinstance(request.prompt, str),
+        model=request.text("model") or None,
+        streaming=request.is_true("stream"),
+        has_prompt=request.is_filled_array("messages"),
+        ambiguous=request.is_text("prompt"),
+        exact=request.exact,
     )
 
 
@@ -130,9 +123,10 @@ def stream_reader() -> AnswerReader:
 
 def _read_whole(body: bytes, usage: Usage) -> str | None:
     message = _decode_message(body)
-    if message.usage is not None:
-        read_prompt(usage, message.usage)
-        read_completion(usage, message.usage)
+    given = decode_usage(message.usage)
+    if given is not None:
+        read_prompt(usage, given)
+        read_completion(usage, given)
     return message.model
 
 
@@ -148,16 +142,24 @@ class _StreamReader(EventReader):
                 self.characters += len(delta.partial_json)
         elif kind == "message_start" and fields.message is not None:
             self.model = fields.message.model
-            if fields.message.usage is not None:
-                read_prompt(self.usage, fields.message.usage)
-        elif kind == "message_delta" and fields.usage is not None:
-            read_prompt(self.usage, fields.usage)
-            if fields.usage.output_tokens is not None:
-                read_completion(self.usage, fields.usage)
+            given = decode_usage(fields.message.usage)
+            if given is not None:
+                read_prompt(self.usage, given)
+        elif kind == "message_delta":
+            given = decode_usage(fields.usage)
+            if given is not None:
+                read_prompt(self.usage, given)
+            if given is not None and given.output_tokens is not None:
+                read_completion(self.usage, given)
                 self.counted = True
         elif kind in ("message_stop", "error"):
             # An error event ends a stream too: the API has said how it went.
             self.finished = True
+
+
+def decode_usage(raw: msgspec.Raw) -> GivenUsage | None:
+    """Read a usage apart from what tells it: that can be read where this can't."""
+    return _decode_usage.decode(raw)
 
 
 def read_prompt(usage: Usage, given: GivenUsage) -> None:
@@ -183,13 +185,13 @@ def read_completion(usage: Usage, given: GivenUsage) -> None:
     usage.counted = usage.counted or given.output_tokens is not None
     usage.completion_tokens = _total(given, "output_tokens")
     if given.output_tokens_details is not None:
-        usage.reasoning_tokens = given.output_tokens_details.thinking_tokens or 0
+        usage.reasoning_tokens = count_of(given.output_tokens_details.thinking_tokens)
 
 
 def _total(given: GivenUsage, name: str) -> int:
     """A count, summed over the iterations where the answer took several."""
     parts = given.iterations or [given]
-    return sum(max(0, getattr(part, name) or 0) for part in parts)
+    return count_of(sum(count_of(getattr(part, name)) for part in parts))
 
 
 def _cache_writes(given: GivenUsage) -> dict[str, int]:
@@ -198,7 +200,7 @@ def _cache_writes(given: GivenUsage) -> dict[str, int]:
     parts = [given.cache_creation]
     if given.iterations:
         parts = [part.cache_creation for part in given.iterations]
-    hour = sum(part.ephemeral_1h_input_tokens or 0 for part in parts if part)
+    hour = sum(count_of(part.ephemeral_1h_input_tokens) for part in parts if part)
     hour = min(hour, written)
     writes = {"5m": written - hour, "1h": hour}
     return {ttl: tokens for ttl, tokens in writes.items() if tokens}

@@ -44,7 +44,7 @@ def decode_request(body: bytes) -> ChatRequest:
     Raises:
         Untranslatable: it is not as the format demands.
     """
-    fields = Fields.parse(body)
+    fields = Fields.of_request(body)
     choice, parallel = _tool_choice(fields)
     output = fields.object("output_config")
     metadata = fields.object("metadata")

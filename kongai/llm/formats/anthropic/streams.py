@@ -41,6 +41,7 @@ from kongai.llm.formats.anthropic.content import safe_id
 from kongai.llm.formats.anthropic.errors import decode_error, error_event
 from kongai.llm.formats.anthropic.reading import (
     GivenUsage,
+    decode_usage,
     read_completion,
     read_prompt,
 )
@@ -48,11 +49,13 @@ from kongai.llm.json_fields import UNREADABLE, object_text
 from kongai.llm.usage import Usage, estimate_tokens
 from kongai.sse import Decoder, ServerSentEvent, encode
 
+_NONE = msgspec.Raw(b"null")
+
 
 class _Message(msgspec.Struct):
     id: str | None = None
     model: str | None = None
-    usage: GivenUsage | None = None
+    usage: msgspec.Raw = _NONE
 
 
 class _Block(msgspec.Struct):
@@ -82,7 +85,7 @@ class _Event(msgspec.Struct):
     message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
-    usage: GivenUsage | None = None
+    usage: msgspec.Raw = _NONE
     context_management: Any = None
 
 
@@ -98,6 +101,14 @@ def stream_decoder() -> StreamDecoder:
 def stream_encoder(envelope: Envelope) -> StreamEncoder:
     """An encoder for a streamed answer."""
     return _Encoder(envelope)
+
+
+def _given_usage(raw: msgspec.Raw) -> GivenUsage | None:
+    """The usage that an event tells; one that can't be read costs no answer."""
+    try:
+        return decode_usage(raw)
+    except UNREADABLE:
+        return None
 
 
 class _Decoder:
@@ -133,25 +144,27 @@ class _Decoder:
             case "message_start":
                 message = event.message or _Message()
                 yield Started(message.id, message.model)
-                if message.usage is not None:
+                given = _given_usage(message.usage)
+                if given is not None:
                     # The prompt's tokens hold, should the stream break off.
-                    read_prompt(self._usage, message.usage)
+                    read_prompt(self._usage, given)
                     yield Counted(replace(self._usage))
             case "content_block_start" if event.content_block is not None:
                 yield from self._begun(event.index, event.content_block)
             case "content_block_delta" if event.delta is not None:
                 yield from self._delta(event.index, event.delta)
             case "message_delta":
-                if event.usage is not None:
-                    read_prompt(self._usage, event.usage)
-                    read_completion(self._usage, event.usage)
+                given = _given_usage(event.usage)
+                if given is not None:
+                    read_prompt(self._usage, given)
+                    read_completion(self._usage, given)
                 if event.context_management:
                     self.losses.add("context_management")
                 if event.delta is not None:
                     yield from self._stopped(event.delta)
+                if given is not None and self._usage.counted:
+                    yield Counted(replace(self._usage))
             case "message_stop":
-                if self._usage.counted:
-                    yield Counted(self._usage)
                 yield Ended()
             case "error":
                 yield decode_error(0, received.data)

@@ -11,7 +11,7 @@ from kongai.llm.formats import AnswerReader
 from kongai.llm.formats.along import WholeReader
 from kongai.llm.json_fields import UNREADABLE
 from kongai.llm.ndjson import Decoder, LineTooLong
-from kongai.llm.usage import Usage, estimate_tokens
+from kongai.llm.usage import Usage, count_of, estimate_tokens
 
 ENDPOINTS: Mapping[str, str] = {"llm/v1/chat": "/api/chat"}
 """By route type, the path below the root of the API."""
@@ -66,10 +66,10 @@ def parse(text: bytes) -> Line:
 def read_counts(line: Line, usage: Usage) -> None:
     """Take over what a line counts; what is not given stays as it was."""
     if line.prompt_eval_count is not None:
-        usage.prompt_tokens = max(0, line.prompt_eval_count)
+        usage.prompt_tokens = count_of(line.prompt_eval_count)
         usage.counted = True
     if line.eval_count is not None:
-        usage.completion_tokens = max(0, line.eval_count)
+        usage.completion_tokens = count_of(line.eval_count)
         usage.counted = True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -118,14 +119,24 @@ def decode_answer(body: bytes) -> ChatAnswer:
         finish_reason, with_calls=with_calls, refused=refused
     )
     # Where there was no usage, Kong puts a text in its place.
-    usage = fields.value("usage") if fields.starts("usage") == b"{" else None
-    fields.drop("usage")
+    usage = _usage(fields)
     if usage is not None:
         answer.usage = Usage()
         read_usage(usage, answer.usage)
         answer.usage.service_tier = tier or None
     fields.report(answer.losses)
     return answer
+
+
+def _usage(fields: Fields) -> dict[str, Any] | None:
+    """The usage, if there is one that can be read."""
+    told = fields.starts("usage") == b"{"
+    usage = None
+    if told:
+        with suppress(Untranslatable):
+            usage = fields.value("usage")
+    fields.drop("usage")
+    return usage
 
 
 def _parts(message: Fields, answer: ChatAnswer) -> list[Text | Thinking | ToolCall]:

@@ -17,6 +17,7 @@ from kongai.llm.formats import AnswerReader, RequestFacts
 from kongai.llm.formats.along import EventReader, WholeReader
 from kongai.llm.formats.openai.usage import read_usage, usage_of
 from kongai.llm.json_fields import UNREADABLE
+from kongai.llm.request_body import read_body
 from kongai.llm.usage import Usage, estimate_tokens
 from kongai.sse import ServerSentEvent
 
@@ -56,16 +57,6 @@ _RESOURCES = frozenset(
 )
 _VERSION = re.compile(r"(?:\A|.*/)v1(?=/|\Z)")
 _DONE = b"[DONE]"
-_EMPTY_ARRAY = re.compile(rb"\[\s*\]")
-
-
-class _Request(msgspec.Struct):
-    messages: msgspec.Raw = msgspec.Raw(b"null")
-    prompt: msgspec.Raw = msgspec.Raw(b"null")
-    input: msgspec.Raw = msgspec.Raw(b"null")
-    model: Any = None
-    stream: Any = None
-    stream_options: Any = None
 
 
 class _Text(msgspec.Struct):
@@ -106,7 +97,6 @@ class _Answer(msgspec.Struct):
     choices: list[_Said] | None = None
 
 
-_decode_request = msgspec.json.Decoder(_Request).decode
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_whole = msgspec.json.Decoder(_Whole).decode
@@ -137,29 +127,24 @@ def answer_locally(path: str, body: bytes) -> bytes:
 def read_request(body: bytes) -> RequestFacts:
     """Read a request's model, whether it asks for a stream, and whether it asks at all.
 
-    What is not JSON, or not an object, gives the defaults.
+    Raises:
+        BadBody: it can't be read, or in more than one way.
     """
-    try:
-        request = _decode_request(body)
-        body.decode()  # msgspec does not look into what it skips
-    except UNREADABLE:
-        return RequestFacts()
-    messages, prompt = bytes(request.messages), bytes(request.prompt)
-    chat = messages[:1] == b"[" and not _EMPTY_ARRAY.fullmatch(messages)
-    completion = prompt[:1] in (b'"', b"[") and not _EMPTY_ARRAY.fullmatch(prompt)
-    embedding = bytes(request.input)[:1] in (b'"', b"[")
+    request = read_body(body)
+    chat = request.is_filled_array("messages")
+    completion = request.is_text("prompt") or request.is_filled_array("prompt")
+    embedding = request.is_text("input") or request.is_array("input")
     kind = "llm/v1/chat"
     if not chat:
         kind = "llm/v1/completions" if completion else "llm/v1/embeddings"
-    options = request.stream_options
     return RequestFacts(
-        model=(request.model or None) if isinstance(request.model, str) else None,
-        streaming=request.stream is True,
+        model=request.text("model") or None,
+        streaming=request.is_true("stream"),
         has_prompt=chat or completion or embedding,
         ambiguous=chat and completion,
         kind=kind,
-        usage_in_stream=isinstance(options, dict)
-        and options.get("include_usage") is True,
+        usage_in_stream=request.object("stream_options").is_true("include_usage"),
+        exact=request.exact,
     )
 
 

@@ -39,7 +39,7 @@ def decode_request(body: bytes) -> ChatRequest:
     Raises:
         Untranslatable: it is not as the format demands.
     """
-    fields = Fields.parse(body)
+    fields = Fields.of_request(body)
     chat = ChatRequest(
         model=fields.text("model"),
         messages=_messages(fields),

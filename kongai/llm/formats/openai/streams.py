@@ -100,6 +100,17 @@ def whole_of(stream: bytes) -> bytes | None:
     return encode_answer(answer, Envelope(answer.id or "", answer.model or "", 0))
 
 
+def _chunk(data: bytes) -> dict[str, Any]:
+    """A chunk; a usage that can't be read costs no answer, and is left out."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except UNREADABLE:
+        members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        for name in ("usage", "x_groq"):
+            members.pop(name, None)
+        return {name: msgspec.json.decode(raw) for name, raw in members.items()}
+
+
 class _Decoder:
     def __init__(self) -> None:
         self.losses = Losses()
@@ -137,7 +148,7 @@ class _Decoder:
             yield from self._end()
             return
         try:
-            chunk = msgspec.json.decode(event.data, type=dict[str, Any])
+            chunk = _chunk(event.data)
         except UNREADABLE:
             raise Untranslatable("an event of the stream is no JSON object") from None
         if chunk.get("error") is not None:

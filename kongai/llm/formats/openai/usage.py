@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kongai.llm.usage import Usage
+from kongai.llm.usage import Usage, count_of
 
 
 def read_usage(given: Mapping[str, Any], usage: Usage) -> None:
@@ -73,7 +73,7 @@ def _count(given: Mapping[str, Any], name: str) -> int | None:
     value = given.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return max(0, int(value))
+    return count_of(value)
 
 
 def _details(given: Mapping[str, Any], name: str) -> dict[str, int]:

@@ -23,7 +23,7 @@ _LONGEST = 16384
 
 
 class _Options(msgspec.Struct):
-    stream_options: dict[str, Any] | None = None
+    stream_options: dict[str, msgspec.Raw] | None = None
 
 
 class _Chunk(msgspec.Struct):
@@ -34,10 +34,10 @@ class _Chunk(msgspec.Struct):
 def ask_for_usage(body: bytes) -> Mapping[str, Any]:
     """The top-level fields to set in a request so that its stream tells its usage."""
     try:
-        given = msgspec.json.decode(body, type=_Options).stream_options or {}
-    except UNREADABLE:
-        given = {}
-    return {"stream_options": {**given, "include_usage": True}}
+        given = msgspec.json.decode(body, type=_Options).stream_options
+    except msgspec.ValidationError:
+        given = None
+    return {"stream_options": {**(given or {}), "include_usage": True}}
 
 
 def usage_hider() -> StreamFilter:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
@@ -133,8 +134,10 @@ def test_any_stream_in_any_cuts(stream: list[bytes], cuts: list[int]) -> None:
             b'{"stream_options":{"include_obfuscation":false}}',
             {"include_obfuscation": False, "include_usage": True},
         ),
+        (b'{"stream_options":{"x":-0}}', {"x": 0, "include_usage": True}),
         (b'{"stream_options":"secret"}', {"include_usage": True}),
     ],
 )
 def test_the_usage_is_asked_for(body: bytes, options: dict[str, Any]) -> None:
-    assert openai.ask_for_usage(body) == {"stream_options": options}
+    asked = msgspec.json.encode(openai.ask_for_usage(body))
+    assert json.loads(asked) == {"stream_options": options}

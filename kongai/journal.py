@@ -1,0 +1,412 @@
+"""What is under way, written down: no exchange is forgotten with a killed process.
+
+Beside the log stands a journal for each process that writes it, ``LOG.wal.PID``. An
+exchange is noted there before an upstream is asked, and crossed out once its record is
+in the log. The journal is locked as long as its process lives; what is found unlocked
+and not crossed out, the next process brings into the log: see `kongai.recovery`.
+
+The lines of a journal::
+
+    B ID INTENT      begun; the intent is JSON: an `Intent`
+    E ID             ended: its record is in the log
+    R PLACE RECORD   a record that could not be written; the place is JSON
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+import msgspec
+
+from kongai import redact
+from kongai.incoming import mount_point
+from kongai.log_file import Folder, Place, is_named, try_lock, write_whole
+from kongai.recovery import Asked, Intent, recover, request_id_of
+from kongai.sinks import encode
+
+if TYPE_CHECKING:
+    from kongai.entities import Consumer, Route, Service
+    from kongai.exchange import Exchange
+
+MAX_BYTES = 1024 * 1024
+"""A journal that is longer is made shorter."""
+MAX_OPEN = 10_000
+"""The most exchanges that outlast that: more have no end, such as lost records."""
+
+_LOOK_SECONDS = 0.1
+_RETRY_SECONDS = 1.0
+_SAY_SECONDS = 60.0
+_LONGEST_KEPT = 200
+_NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+
+_logger = logging.getLogger("kongai")
+
+
+class Journal:
+    """The exchanges that one process has begun and not ended, as a file.
+
+    What goes wrong with it never hurts traffic; it is counted, and logged once a
+    minute. A log that is a device or a pipe has no journal.
+
+    Args:
+        log_path: the log.
+        place: a place of the log behind which later records are.
+    """
+
+    _descriptor: int | None = None
+    _path: str
+    _open: dict[str, bytes]
+    """The lines of what is under way, by the requests' ids."""
+    _size: int
+    _limit: int
+    """The size above which it is made shorter."""
+    _wanted: bool
+    _closing: bool
+    _kept: bool
+    """Whether it holds whole records."""
+    _torn: bool
+    _look_at: float
+    _retry_at: float
+    _silent_until: float
+
+    def __init__(self, log_path: str, place: Callable[[], Place]) -> None:
+        self.failures = 0
+        """How often it could not be written."""
+        self._log_path = log_path
+        self._place = place
+        self._folder = Folder(log_path)
+        self._entities: dict[int, tuple[Route | Service, msgspec.Raw]] = {}
+        self._forget()
+        _JOURNALS.add(self)
+
+    def open(self) -> None:
+        """Begin a journal, and bring into the log what killed processes have left."""
+        with self._lock:
+            if self._descriptor is not None:
+                return
+            self._closing = False
+            self._wanted = _has_journal(self._log_path)
+            if not self._wanted:
+                self._retry_at = time.monotonic() + _RETRY_SECONDS
+            if not self._wanted or not self._begin_file():
+                return
+        # Not under the lock: it may have to wait for other processes.
+        recover(self._log_path)
+
+    def begin(self, exchange: Exchange) -> bool:
+        """Note an exchange, before its upstream is asked.
+
+        Returns:
+            Whether it is written down, or need not be.
+        """
+        if self._descriptor is None and time.monotonic() >= self._retry_at:
+            self.open()
+        if not self._wanted:
+            return True
+        line = self._line(exchange)
+        with self._lock:
+            if self._descriptor is None:
+                return False
+            now = time.monotonic()
+            if now >= self._look_at and not self._is_there(now):
+                return False
+            self._open[exchange.id] = line
+            if not self._write(line):
+                del self._open[exchange.id]
+                return False
+            if self._size > self._limit:
+                self._shorten()
+        return True
+
+    def end(self, request_id: str) -> None:
+        """Cross an exchange out; its record is in the log."""
+        if request_id not in self._open:
+            return
+        with self._lock:
+            self._open.pop(request_id, None)
+            if self._descriptor is None:
+                return
+            if not self._open and self._closing:
+                self._end_file()
+            elif not self._write(b"E %b\n" % request_id.encode()):
+                # It would look unended for ever; a shorter journal does not have it.
+                self._limit = 0
+            elif not self._open and self._size > MAX_BYTES:
+                self._shorten()
+
+    def keep(self, lines: Sequence[bytes]) -> bool:
+        """Take in records that could not be written; the next process writes them.
+
+        Args:
+            lines: whole records, each with its line feed.
+
+        Returns:
+            Whether they are safe.
+        """
+        if self._descriptor is None:
+            self.open()
+        with self._lock:
+            if self._descriptor is None or not self._is_there(time.monotonic()):
+                return False
+            place = msgspec.json.encode(self._place())
+            kept = self._write(b"".join(b"R %b %b" % (place, line) for line in lines))
+            if kept:
+                self._kept = True
+                for line in lines:
+                    self._open.pop(request_id_of(line) or "", None)
+            return kept
+
+    def close(self) -> None:
+        """Remove the journal, or leave it until its last exchange has ended."""
+        with self._lock:
+            self._closing = True
+            if self._descriptor is not None and not self._open:
+                self._end_file()
+
+    def _is_there(self, now: float) -> bool:
+        """Whether the file is where the next process looks; if not, make it anew."""
+        assert self._descriptor is not None
+        self._look_at = now + _LOOK_SECONDS
+        if is_named(self._path, os.fstat(self._descriptor)):
+            return True
+        self._let_go()
+        return self._begin_file()
+
+    def _begin_file(self) -> bool:
+        """Make the file, with what is under way."""
+        try:
+            path, descriptor = self._new_file()
+        except OSError as error:
+            self._failed(error)
+            return False
+        self._descriptor, self._path = descriptor, path
+        self._size, self._limit, self._torn = 0, MAX_BYTES, False
+        return not self._open or self._write(b"".join(self._open.values()))
+
+    def _new_file(self) -> tuple[str, int]:
+        """A file that no other process takes for one without an owner."""
+        name = f"{self._log_path}.wal.{os.getpid()}"
+        for number in itertools.count(1):
+            path = f"{name}-{number}" if number > 1 else name
+            try:
+                descriptor = self._folder.open(_NEW | os.O_EXCL, path)
+            except FileExistsError:
+                continue
+            try:
+                # Whoever recovers may have been quicker, and removed it.
+                if try_lock(descriptor) and is_named(path, os.fstat(descriptor)):
+                    return path, descriptor
+            except OSError:
+                os.close(descriptor)
+                os.unlink(path)
+                raise
+            os.close(descriptor)
+        raise AssertionError("there is always another number")
+
+    def _end_file(self) -> None:
+        if not self._kept:
+            try:
+                os.unlink(self._path)
+            except OSError as error:
+                self._failed(error)
+        self._let_go()
+        self._kept = False
+
+    def _let_go(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _write(self, data: bytes) -> bool:
+        """Append lines, all or none."""
+        assert self._descriptor is not None
+        data = b"\n" + data if self._torn else data
+        try:
+            write_whole(self._descriptor, data)
+        except OSError as error:
+            self._failed(error)
+            self._torn = not self._take_back()
+            return False
+        self._size += len(data)
+        self._torn = False
+        return True
+
+    def _take_back(self) -> bool:
+        """Cut off a line that was begun; whether the file ends with a line again."""
+        assert self._descriptor is not None
+        try:
+            os.ftruncate(self._descriptor, self._size)
+        except OSError:
+            return False
+        return True
+
+    def _shorten(self) -> None:
+        """Leave out what has ended."""
+        assert self._descriptor is not None
+        if self._kept:
+            return
+        for request_id in list(self._open)[:-MAX_OPEN]:
+            del self._open[request_id]
+        lines = b"".join(self._open.values())
+        try:
+            if lines:
+                self._replace(lines)
+            else:
+                os.ftruncate(self._descriptor, 0)
+        except OSError as error:
+            self._failed(error)
+            self._limit = 2 * max(self._size, MAX_BYTES)
+        else:
+            self._size, self._torn = len(lines), False
+            self._limit = max(2 * self._size, MAX_BYTES)
+
+    def _replace(self, lines: bytes) -> None:
+        """Put another file in the place of this one, which is whole all the time."""
+        path = f"{self._path}.new"
+        descriptor = self._folder.open(_NEW | os.O_TRUNC, path)
+        try:
+            _fill(descriptor, lines)
+            os.rename(path, self._path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._let_go()
+        self._descriptor = descriptor
+
+    def _failed(self, error: OSError) -> None:
+        self.failures += 1
+        if self._descriptor is None:
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            if isinstance(error, FileNotFoundError):
+                # The log is to be in the same directory, and will say so.
+                return
+        now = time.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + _SAY_SECONDS
+            _logger.error(
+                "failed to write the journal of %s: %s; if the process is killed, "
+                "records of what is under way are lost",
+                self._log_path,
+                error.strerror,
+            )
+
+    def _line(self, exchange: Exchange) -> bytes:
+        """The line that notes an exchange."""
+        match, consumer, call = exchange.match, exchange.consumer, exchange.llm
+        environ, target = exchange.request.environ, exchange.target
+        if environ.get("SCRIPT_NAME"):
+            target = mount_point(environ) + target
+        short = len(target) <= _LONGEST_KEPT
+        uri = (_known_target if short else redact.target)(target, exchange.secret_names)
+        provider = model = None
+        if call is not None:
+            provider, model = call.provider, call.request_model
+            if model is not None:
+                model = (_known_text if len(model) <= _LONGEST_KEPT else redact.text)(
+                    model
+                )
+        if exchange.secret_values:
+            uri = redact.values(uri, exchange.secret_values)
+            model = redact.values(model, exchange.secret_values)
+        intent = Intent(
+            log=self._place(),
+            request=Asked(exchange.id, exchange.request.method, uri),
+            client_ip=exchange.client_ip,
+            started_at=exchange.timings.started_at,
+            provider=provider,
+            model=model,
+        )
+        if match is not None:
+            intent.route = self._known(match.route)
+            if match.service is not None:
+                intent.service = self._known(match.service)
+        if consumer is not None:
+            intent.consumer = _names(consumer, "username", "custom_id")
+        try:
+            found = _ENCODER.encode(intent)
+        except UnicodeEncodeError:
+            # Half of a character, which JSON may hold and UTF-8 may not.
+            intent.request.uri = _in_utf8(uri)
+            intent.model = None if model is None else _in_utf8(model)
+            found = _ENCODER.encode(intent)
+        return b"B %b %b\n" % (exchange.id.encode(), found)
+
+    def _known(self, entity: Route | Service) -> msgspec.Raw:
+        """The id and the name of an entity, of which a gateway has only so many."""
+        found = self._entities.get(id(entity))
+        if found is None:
+            found = self._entities[id(entity)] = (entity, _names(entity, "name"))
+        return found[1]
+
+    def _forget(self) -> None:
+        """Start over; in a process that was forked, the journal is the parent's."""
+        self._lock = threading.RLock()
+        self._let_go()
+        self._path = ""
+        self._open = {}
+        self._wanted = True
+        self._closing = self._kept = self._torn = False
+        self._size, self._limit = 0, MAX_BYTES
+        self._look_at = self._retry_at = self._silent_until = 0.0
+
+
+# What clients make up is kept only in part: few targets are asked for often.
+_known_target = lru_cache(maxsize=256)(redact.target)
+_known_text = lru_cache(maxsize=256)(redact.text)
+_ENCODER = msgspec.json.Encoder()
+
+
+def _fill(descriptor: int, lines: bytes) -> None:
+    """Write a journal that nobody knows yet."""
+    if not try_lock(descriptor):
+        # Whoever recovers takes it for one without an owner, and removes it.
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    write_whole(descriptor, lines)
+
+
+def _names(entity: Route | Service | Consumer, *names: str) -> msgspec.Raw:
+    """The id of an entity and what it is called, as JSON."""
+    values = {name: getattr(entity, name) for name in ("id", *names)}
+    there = {name: value for name, value in values.items() if value is not None}
+    return msgspec.Raw(encode(there)[:-1])
+
+
+def _in_utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _has_journal(log_path: str) -> bool:
+    """Whether a log is a file, or will be one: not a device, and no pipe."""
+    path = os.path.abspath(log_path)
+    if path.startswith(("/dev/", "/proc/")):
+        # What they lead to may be a file, but is not named there for long.
+        return False
+    return os.path.isfile(path) or not os.path.exists(path)
+
+
+_JOURNALS: WeakSet[Journal] = WeakSet()
+
+
+def _forget_all() -> None:
+    for journal in list(_JOURNALS):
+        journal._forget()
+
+
+def _close_all() -> None:
+    for journal in list(_JOURNALS):
+        journal.close()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+# Sinks that still hold records at the end are closed before this: they come later.
+atexit.register(_close_all)

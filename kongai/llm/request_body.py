@@ -1,0 +1,205 @@
+"""A request's body as a JSON object that everybody reads in the same way.
+
+What the gateway checks must be what the provider acts on. So a body is refused that
+some readers take in another way than others: one that names a member twice, is not
+UTF-8, or has what JSON does not have. The values of the members are not looked into;
+each stays as it is written. All of it takes one pass over the body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+MAX_MEMBERS = 1000
+"""The most members of a request; no API has a tenth of that."""
+
+NOT_UTF8 = "request body is not valid UTF-8"
+WIDE = "request body is UTF-16 or UTF-32; JSON is UTF-8"
+MARKED = "request body starts with a byte-order mark, which JSON does not have"
+NOT_A_NUMBER = "request body has NaN or Infinity, which JSON does not have"
+TOO_DEEP = "request body is nested too deeply"
+TOO_MANY = f"request body has more than {MAX_MEMBERS} members"
+HALF_PAIR = (
+    "request body has half of a surrogate pair, such as \\ud83d, and is to be changed"
+)
+TWICE = "request body has a member twice"
+
+_KNOWN = {
+    name: f'request body has "{name}" twice'
+    for name in ("input", "max_tokens", "messages", "model", "prompt", "stream")
+}
+_HEX = rb"[0-9a-fA-F]"
+_HIGH, _LOW = rb"[dD][89abAB]" + _HEX * 2, rb"[dD][c-fC-F]" + _HEX * 2
+# A backslash counts if an even number of others stands before it; who writes more than
+# these does not mean it.
+_HALF = re.compile(
+    rb"(?<!\\)((?:\\\\){0,100}\\u)"
+    rb"(?:%b(?!\\u%b)|(?<!\\u%b\\u)%b)" % (_HIGH, _LOW, _HIGH, _LOW)
+)
+_MOST_HALVES = 1000
+# A byte-order mark, or a character of ASCII beside a zero.
+_WIDE = re.compile(rb"\xfe\xff|\xff\xfe|\0{1,3}[\x01-\x7f]|[\x01-\x7f]\0")
+_PLACE = re.compile(r"\(byte ([0-9]+)\)")
+_CONSTANT = re.compile(rb"-?(?:NaN|Infinity)")
+_STRING = re.compile(rb'"')
+_TRUE = re.compile(rb"true")
+_ARRAY, _OBJECT = re.compile(rb"\["), re.compile(rb"\{")
+_FILLED_ARRAY = re.compile(rb"\[\s*[^\s\]]")
+
+NULL = msgspec.Raw(b"null")
+
+
+class BadBody(Exception):
+    """A body that can't be read, or in more than one way; its text says why.
+
+    The text is one of the constants here, so that nothing of the body is in it.
+    """
+
+
+class NoRequest(BadBody):
+    """A body that Kong takes for none; its text says why, for the record alone.
+
+    It is no JSON, or no object, or there is nothing in it to answer.
+    """
+
+
+class RequestBody(NamedTuple):
+    """A body that was read."""
+
+    members: Mapping[str, msgspec.Raw]
+    """By name, each as it is written."""
+    exact: bool
+    """Whether `members` is what the body says. Otherwise it has halves of surrogate
+    pairs, which stand in `members` as U+FFFD: it can be passed on, but not changed."""
+
+    def text(self, name: str) -> str | None:
+        """A member that is a string; None if there is none, or it is something else."""
+        if not self.is_text(name):
+            return None
+        return msgspec.json.decode(self.members[name], type=str)
+
+    def is_text(self, name: str) -> bool:
+        """Whether a member is a string."""
+        return _STRING.match(self.members.get(name, NULL)) is not None
+
+    def is_true(self, name: str) -> bool:
+        """Whether a member is `true`."""
+        return _TRUE.match(self.members.get(name, NULL)) is not None
+
+    def is_array(self, name: str) -> bool:
+        """Whether a member is an array."""
+        return _ARRAY.match(self.members.get(name, NULL)) is not None
+
+    def is_filled_array(self, name: str) -> bool:
+        """Whether a member is an array with something in it."""
+        return _FILLED_ARRAY.match(self.members.get(name, NULL)) is not None
+
+    def object(self, name: str) -> RequestBody:
+        """A member that is an object; one without members if it is none."""
+        value = self.members.get(name, NULL)
+        if not _OBJECT.match(value):
+            return RequestBody({}, self.exact)
+        inner = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+        return RequestBody(inner, self.exact)
+
+
+class _Name(str):
+    """The name of a member, so that each can be looked at as it is decoded."""
+
+    __slots__ = ()
+
+
+def read_body(body: bytes) -> RequestBody:
+    """Read a request's body.
+
+    Raises:
+        NoRequest: it is no JSON, or no object.
+        BadBody: it can be read in several ways, or is not for JSON's readers.
+    """
+    try:
+        return RequestBody(_members(body), exact=True)
+    except RecursionError:
+        raise BadBody(TOO_DEEP) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        refusal = _refusal(body, error)
+    mended = without_halves(body) if isinstance(refusal, NoRequest) else body
+    if mended == body:
+        raise refusal
+    return _mended(mended, refusal)
+
+
+def without_halves(body: bytes) -> bytes:
+    """JSON with U+FFFD for each half of a surrogate pair, if there are few of them.
+
+    What is written is not looked at otherwise: it may be no JSON at all.
+    """
+    if b"\\u" not in body:
+        return body
+    mended, count = _HALF.subn(rb"\1fffd", body, count=_MOST_HALVES)
+    return mended if count < _MOST_HALVES else body
+
+
+def exact_members(body: bytes) -> Mapping[str, msgspec.Raw]:
+    """The members of a body that is to be changed or said in another format.
+
+    Raises:
+        BadBody: as with `read_body`, and for halves of surrogate pairs.
+    """
+    members, exact = read_body(body)
+    if not exact:
+        raise BadBody(HALF_PAIR)
+    return members
+
+
+def _members(body: bytes) -> dict[str, msgspec.Raw]:
+    seen: set[str] = set()
+
+    def named(kind: type[_Name], name: str) -> _Name:
+        # Go's JSON, which Ollama has, takes names in any case for the same.
+        folded = name.casefold()
+        if folded in seen:
+            raise BadBody(_KNOWN.get(folded, TWICE))
+        if len(seen) == MAX_MEMBERS:
+            raise BadBody(TOO_MANY)
+        seen.add(folded)
+        return kind(name)
+
+    members = msgspec.json.decode(body, type=_MEMBERS, dec_hook=named)
+    if not body.isascii():
+        body.decode()  # msgspec does not look into what it skips
+    return members
+
+
+_MEMBERS: type[dict[str, msgspec.Raw]] = dict[_Name, msgspec.Raw]  # type: ignore[assignment]
+
+
+def _mended(body: bytes, refusal: BadBody) -> RequestBody:
+    try:
+        return RequestBody(_members(body), exact=False)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise refusal from None
+
+
+def _refusal(body: bytes, error: Exception) -> BadBody:
+    """Why a body can't be read: the first of the things that may be wrong with it."""
+    if _WIDE.match(body):
+        return BadBody(WIDE)
+    if body.startswith(b"\xef\xbb\xbf"):
+        return BadBody(MARKED)
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return BadBody(NOT_UTF8)
+    if isinstance(error, msgspec.ValidationError):
+        return NoRequest("JSON, but no object")
+    if not body.strip():
+        return NoRequest("empty")
+    if place := _PLACE.search(str(error)):
+        at = int(place[1])
+        if _CONSTANT.match(body, at) or _CONSTANT.match(body, max(0, at - 1)):
+            return BadBody(NOT_A_NUMBER)
+    return NoRequest("no JSON: " + str(error).removeprefix("JSON is malformed: "))

@@ -1,0 +1,156 @@
+"""Writes an answer to a connection: its head, its framing and its end."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from werkzeug.datastructures import Headers
+
+from kongai import http1
+from kongai.error_bodies import accepted, error_body
+from kongai.errors import GatewayError
+from kongai.forwarding import SERVER, reason_phrase
+
+
+class Wire(Protocol):
+    """Where an answer goes."""
+
+    closing: bool
+    """Whether this answer is the connection's last."""
+
+    def send(self, data: bytes) -> None:
+        """Write bytes to the client."""
+
+
+class ResponseWriter:
+    """Writes one answer; WSGI's `start_response` and `write` are methods of it.
+
+    Args:
+        wire: where to.
+        message: the request it answers.
+    """
+
+    def __init__(self, wire: Wire, message: http1.Message) -> None:
+        self.keep_alive = message.keep_alive
+        self.sent_headers: list[tuple[str, str]] = []
+        """The head's headers once it is written, for the record."""
+        self._wire = wire
+        self._message = message
+        self._status = ""
+        self._headers: list[tuple[str, str]] = []
+        self._head_sent = False
+        self._chunked = False
+        self._length: int | None = None
+        self._sent = 0
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        """WSGI's start_response; its `write` sends the head even with nothing else."""
+        if self._head_sent and exc_info:
+            raise exc_info[1].with_traceback(exc_info[2])
+        self._status, self._headers = status, list(headers)
+        return self.flush
+
+    def flush(self, data: bytes) -> None:
+        """Write bytes, and the head before the first ones; b"" sends just the head."""
+        head = b"" if self._head_sent else self._head()
+        body = self._framed(data)
+        if head or body:
+            self._wire.send(head + body)
+
+    def write(self, data: bytes) -> None:
+        """Write bytes; nothing at all for b"" (PEP 3333)."""
+        if data:
+            self.flush(data)
+
+    def finish(self) -> None:
+        """The application is done: end the answer as complete."""
+        unframed = self._length_given() is None and not self._no_body()
+        if not self._head_sent and unframed:
+            self._headers.append(("Content-Length", "0"))
+        self.flush(b"")
+        if self._chunked:
+            self._wire.send(http1.LAST_CHUNK)
+        if self._length is not None and self._sent < self._length:
+            self.keep_alive = False
+
+    def fail(self, error: GatewayError) -> None:
+        """There is no proper answer: say so if there is still time, else break off."""
+        self.keep_alive = self._chunked = False
+        if self._head_sent:
+            return
+        request_id = uuid.uuid4().hex
+        accept = accepted(Headers(self._message.headers), error)
+        kind, text = error_body(error.message, request_id, accept)
+        self._status = f"{error.status} {reason_phrase(error.status)}"
+        self._headers = [("Content-Type", kind)] if kind is not None else []
+        self._headers += [
+            ("Content-Length", str(len(text))),
+            *error.headers,
+            ("Server", SERVER),
+            ("X-Kong-Request-Id", request_id),
+        ]
+        self.flush(text)
+
+    @property
+    def ended_by_closing(self) -> bool:
+        """Whether only the connection's end tells the client where the answer ends."""
+        return self._head_sent and not self._chunked and self._length is None
+
+    def go_ahead(self) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
+        if not self._head_sent:
+            self._wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _length_given(self) -> int | None:
+        for name, value in self._headers:
+            if name.lower() == "content-length":
+                return int(value)
+        return None
+
+    def _head(self) -> bytes:
+        if not self._status:
+            raise AssertionError("the application did not call start_response")
+        message, headers = self._message, self._headers
+        if not any(name.lower() == "date" for name, _ in headers):
+            headers.append(("Date", http1.date(int(time.time()))))
+        self._length = self._length_given()
+        if self._no_body():
+            self._length = None
+        elif self._length is None:
+            if message.version == "1.1":
+                self._chunked = True
+                headers.append(("Transfer-Encoding", "chunked"))
+            else:
+                self.keep_alive = False
+        # A request whose body was not read to its end hides where the next one starts.
+        if not message.complete or self._wire.closing:
+            self.keep_alive = False
+        if not self.keep_alive:
+            headers.append(("Connection", "close"))
+        elif message.version == "1.0":
+            headers.append(("Connection", "keep-alive"))
+        if any(name.lower() == "upgrade" for name, _ in headers):
+            # It is for this connection, and must be named so (RFC 9110, section 7.8).
+            headers.append(("Connection", "Upgrade"))
+        head = http1.response_head("1.1", self._status, headers)
+        self.sent_headers += headers
+        self._head_sent = True
+        return head
+
+    def _no_body(self) -> bool:
+        status = self._status[:3]
+        return self._message.method == "HEAD" or status in ("204", "304")
+
+    def _framed(self, data: bytes) -> bytes:
+        if not data or self._no_body():
+            return b""
+        if self._length is not None:
+            # What is more than announced would be read as the next answer.
+            data = data[: self._length - self._sent]
+        self._sent += len(data)
+        return http1.chunk(data) if self._chunked and data else data

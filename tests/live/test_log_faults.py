@@ -1,0 +1,157 @@
+"""Whatever happens to the log file, traffic goes on and the records come in time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+from .conftest import Answer, exchange, request_body, whole
+from .harness import LOG_PATH, FakeUpstream, Gateway, howto_config, wait_until
+
+
+class Busy:
+    """A gateway with traffic, and what its clients have got."""
+
+    def __init__(self, gateway: Gateway, log: Path) -> None:
+        self.gateway = gateway
+        self.log = log
+        self.answers: list[Answer] = []
+        self.slowest = 0.0
+
+    @contextmanager
+    def traffic(self, clients: int = 4) -> Iterator[None]:
+        """Requests all the time, on connections that are kept."""
+        stopping = threading.Event()
+        threads = [
+            threading.Thread(target=self._ask, args=(stopping,)) for _ in range(clients)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            for thread in threads:
+                thread.join(20)
+
+    def _ask(self, stopping: threading.Event) -> None:
+        host = self.gateway.url.removeprefix("http://")
+        connection = HTTPConnection(host, timeout=10)
+        while not stopping.is_set():
+            began = time.monotonic()
+            path = "/anything/v1/messages"
+            answer = exchange(connection, "POST", path, request_body())
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.answers.append(answer)
+            # Busy, but not so busy that other tests get no time.
+            stopping.wait(0.005)
+        connection.close()
+
+    def ids(self) -> list[str]:
+        """The ids of the requests."""
+        return sorted(answer.value("x-kong-request-id") for answer in self.answers)
+
+    def logged(self) -> list[str]:
+        """The ids in the log, and in what it was rotated to; each line is whole."""
+        found = []
+        for path in self.log.parent.parent.rglob("log.json*"):
+            if ".wal." in path.name:
+                continue
+            data = path.read_bytes()
+            assert not data or data.endswith(b"\n"), path
+            found += [
+                json.loads(line)["request"]["id"] for line in data.split(b"\n")[:-1]
+            ]
+        return sorted(found)
+
+
+@contextmanager
+def busy_gateway() -> Iterator[Busy]:
+    """A gateway under traffic before, during and after what is done to its log.
+
+    In the end no client has noticed anything, and the file is as it should be.
+    """
+    with FakeUpstream(whole) as upstream:
+        url = f"{upstream.url}/v1/messages"
+        gateway = Gateway(howto_config(url, f"{LOG_PATH}.d/log.json"))
+        log = gateway.log_path.with_name(f"{gateway.log_path.name}.d") / "log.json"
+        log.parent.mkdir()
+        with gateway:
+            busy = Busy(gateway, log)
+            with busy.traffic():
+                wait_until(lambda: len(busy.answers) > 50, "answer")
+                yield busy
+                count = len(busy.answers)
+                wait_until(lambda: len(busy.answers) > count + 50, "later answer")
+            assert {answer.status for answer in busy.answers} == {200}
+            assert busy.slowest < 3
+            assert gateway.stop() == 0
+            assert stat.S_IMODE(log.stat().st_mode) == 0o600
+            assert list(log.parent.glob("*.wal.*")) == []
+            assert busy.logged() == busy.ids()
+
+
+def by_renaming(log: Path, number: int) -> None:
+    log.rename(log.with_name(f"{log.name}.{number}"))
+
+
+def by_copying(log: Path, number: int) -> None:
+    """As `flock LOG sh -c "cp LOG LOG.1; : > LOG"` does it."""
+    with log.open("rb") as file:
+        # Without the lock, as logrotate's copytruncate does it, lines get lost.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        shutil.copyfile(log, log.with_name(f"{log.name}.{number}"))
+        os.truncate(log, 0)
+
+
+def test_a_log_that_is_rotated_all_the_time() -> None:
+    with busy_gateway() as busy:
+        for number in range(10):
+            wait_until(busy.log.exists, "log")
+            (by_renaming, by_copying)[number % 2](busy.log, number)
+            time.sleep(0.1)
+
+
+def test_a_directory_that_goes_away() -> None:
+    with busy_gateway() as busy:
+        for number in range(5):
+            wait_until(busy.log.exists, "log")
+            busy.log.parent.rename(busy.log.parent.with_name(f"away{number}"))
+            time.sleep(0.05)
+
+
+def test_a_disk_that_is_full_for_a_while() -> None:
+    with busy_gateway() as busy:
+        pid = busy.gateway.pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        room = busy.log.stat().st_size + 500
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, hard))
+        count = len(busy.answers)
+        wait_until(lambda: len(busy.answers) > count + 50, "answer meanwhile")
+        assert busy.log.stat().st_size <= room
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+        wait_until(lambda: busy.log.stat().st_size > room, "later record")
+        errors = busy.gateway.stderr_text()
+        assert errors.count("failed to write the file: No space left on device") == 1
+        assert "the file is written again; records late: " in errors
+
+
+def test_a_log_that_another_process_keeps_locked() -> None:
+    with busy_gateway() as busy, busy.log.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        count = len(busy.answers)
+        # The first ones wait for a second.
+        wait_until(lambda: len(busy.answers) > count + 50, "answer meanwhile")
+        size = busy.log.stat().st_size
+        fcntl.flock(file, fcntl.LOCK_UN)
+        wait_until(lambda: busy.log.stat().st_size > size, "later record")
