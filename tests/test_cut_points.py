@@ -153,7 +153,7 @@ amounts = pytest.mark.parametrize(
     "stride",
     [
         pytest.param(STRIDE, id="some"),
-        pytest.param(1, id="all", marks=[pytest.mark.soak, pytest.mark.timeout(600)]),
+        pytest.param(1, id="all", marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
     ],
 )
 ways = pytest.mark.parametrize("how", ["reset", "end"])
@@ -307,7 +307,7 @@ EXCHANGES = pytest.mark.parametrize(
     "count",
     [
         pytest.param(10, id="some"),
-        pytest.param(200, id="all", marks=[pytest.mark.soak, pytest.mark.timeout(300)]),
+        pytest.param(200, id="all", marks=[pytest.mark.soak, pytest.mark.timeout(600)]),
     ],
 )
 

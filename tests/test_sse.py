@@ -113,7 +113,7 @@ def test_any_cuts(stream: bytes, cuts: list[int]) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @settings(unhurried, max_examples=100_000)
 @given(streams, st.lists(st.integers(0, 99)))
 def test_any_cuts_at_length(stream: bytes, cuts: list[int]) -> None:

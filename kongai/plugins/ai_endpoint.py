@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -14,10 +14,12 @@ from kongai import forwarding, redact, registry
 from kongai.balancer import Address, forward
 from kongai.content_coding import takes_gzip
 from kongai.entities.types import DEFAULT_PORTS
+from kongai.errors import RequestRejected
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
 from kongai.incoming import query_arguments, query_without
 from kongai.llm.call import Call
 from kongai.llm.json_fields import with_fields
+from kongai.llm.request_body import TOO_DEEP
 from kongai.plugins.ai_proxy_config import Target
 from kongai.plugins.ai_templates import is_template
 from kongai.plugins.body_fields import members
@@ -199,12 +201,20 @@ class Endpoint:
         exchange.secret_values |= {value, written}
         given = _member(exchange.body or b"", name)
         if given is None or not auth.allow_override:
-            return with_fields(body, {name: value})
+            return _with_member(body, name, value)
         written = bytes(given).decode()
         # What a client calls a key may be a word: that stays in the record.
         if written.startswith('"') and len(written) > redact.SHORTEST:
             exchange.secret_values |= {written[1:-1]}
-        return body if self._foreign is None else with_fields(body, {name: given})
+        return body if self._foreign is None else _with_member(body, name, given)
+
+
+def _with_member(body: bytes, name: str, value: Any) -> bytes:
+    try:
+        return with_fields(body, {name: value})
+    except RecursionError:
+        # Where the stack is deeper than it was when the body was read first.
+        raise RequestRejected(TOO_DEEP) from None
 
 
 def _key(headers: Headers, own: _Own) -> str | None:

@@ -77,14 +77,15 @@ class Statistics:
         return 0
 
     def _meta(self, call: Call, plugin_id: str, latency: int) -> dict[str, Any]:
-        requested = call.request_model or _UNSPECIFIED
+        # A client may write anything there, even its key.
+        requested = redact.text(call.request_model or _UNSPECIFIED)
         refused = call.chat and call.asked is None
         return {
             "plugin_id": plugin_id,
             # A refused request was for no provider yet.
             "provider_name": _UNSPECIFIED if refused else call.provider,
             "request_model": requested,
-            "response_model": call.response_model or requested,
+            "response_model": redact.text(call.response_model or requested),
             "request_mode": "stream" if call.streaming else "oneshot",
             "llm_latency": latency,
         }

@@ -83,6 +83,7 @@ BODIES = {
     "a question": asked(),
     "a stream": asked(stream=True),
     "no JSON": f'{{"model": "{key("no-json")}", api_key: {key("no-json-2")}'.encode(),
+    "a key as the model": asked(model=key("model")),
     "no prompt": asked(messages=[], api_key=key("member")),
     "twice": f'{{"{key("name")}":1,"{key("name")}":2}}'.encode(),
     "too deep": b'{"x":"%b","y":%b' % (key("too-deep").encode(), b"[" * 5000),
