@@ -47,7 +47,9 @@ def resolve(reference: str, environ: Mapping[str, str] | None = None) -> str:
     try:
         return _value(reference, os.environ if environ is None else environ)
     except LookupError as error:
-        _logger.warning("unable to resolve reference %s: %s", reference, error.args[0])
+        why = f"unable to resolve reference {reference}: {error.args[0]}"
+        # Half of a character has no place in a log.
+        _logger.warning("%s", why.encode("utf-8", "backslashreplace").decode())
         return ""
 
 

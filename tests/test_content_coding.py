@@ -31,6 +31,7 @@ def decode(coding: str, *pieces: bytes) -> tuple[bytes, ContentDecoder]:
         ("x-gzip", gzip.compress(PLAIN)),
         ("deflate", zlib.compress(PLAIN)),
     ],
+    ids=lambda given: given if isinstance(given, str) else "",
 )
 def test_a_coded_body_in_any_two_pieces(coding: str, body: bytes) -> None:
     for cut in range(len(body) + 1):

@@ -465,8 +465,8 @@ def _config(urls: dict[str, str]) -> str:
             "name": name,
             "url": "http://127.0.0.1:1/",
             "retries": 0,
-            "connect_timeout": 150,
-            "read_timeout": 200,
+            "connect_timeout": 400,
+            "read_timeout": 450,
             "routes": [{"name": name, "paths": [f"/{name}"]}],
             "plugins": [
                 {

@@ -49,6 +49,7 @@ class Gateway:
         ("uuid", UUID),
         ("tracker", rf"localhost-80-{os.getpid()}-7-\d+-\d{{10}}\.\d{{3}}"),
     ],
+    ids=["none", "uuid#counter", "uuid", "tracker"],
 )
 def test_each_request_has_an_id_of_its_own(generator: str | None, pattern: str) -> None:
     gateway = Gateway(**({"generator": generator} if generator else {}))
