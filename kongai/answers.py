@@ -6,6 +6,7 @@ whole milliseconds, `Via`, `Server`, and the request's id.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 
@@ -19,6 +20,8 @@ from kongai.error_bodies import JSON, accepted, error_body
 from kongai.errors import GatewayError, HTTPSRequired, RequestRejected, as_answer
 from kongai.exchange import Exchange, UpstreamResponse
 from kongai.incoming import mount_point
+
+_logger = logging.getLogger("kongai")
 
 
 def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
@@ -44,6 +47,19 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
     status = f"{upstream.status} {phrase}"
     exchange.response = _Relayed(status=status, headers=headers)
     return upstream.chunks
+
+
+def check_head(exchange: Exchange) -> None:
+    """See that an answer's head can be sent, now that plugins have had their turn.
+
+    Raises:
+        GatewayError: there is a character in it that HTTP's heads can't carry.
+    """
+    assert exchange.response is not None
+    for name, value in exchange.response.headers:
+        if not value.isascii() and max(value) > "\xff":
+            _logger.error("the value of the header %s is not Latin-1", name)
+            raise GatewayError
 
 
 class _Relayed(Response):

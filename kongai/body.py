@@ -7,7 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from kongai.errors import AnswerCut, ClientGone, as_answer, ended_by, whereabouts
+from kongai.errors import (
+    AnswerCut,
+    ClientGone,
+    GatewayError,
+    as_answer,
+    ended_by,
+    whereabouts,
+)
 from kongai.exchange import Exchange
 from kongai.sse import is_event_stream
 
@@ -87,7 +94,7 @@ class Body:
         exchange = self._exchange
         if exchange.ended is None:
             # Nobody asked for more: what the server is leaving with says why.
-            gone = ended_by(sys.exc_info()[1], ClientGone.ended)
+            gone = _why_gone(sys.exc_info()[1])
             exchange.ended = "ok" if self._complete else gone
         try:
             self._close_chunks()
@@ -120,3 +127,12 @@ class Body:
             getattr(self._chunks, "close", lambda: None)()
         except Exception as error:
             _logger.error("%s; request %s", whereabouts(error), self._exchange.id)
+
+
+def _why_gone(error: BaseException | None) -> str:
+    """The record's word for what a server gives an answer up with.
+
+    An `OSError` is a client that has left, to servers that find out by writing.
+    """
+    mistaken = isinstance(error, Exception) and not isinstance(error, OSError)
+    return ended_by(error, GatewayError.ended if mistaken else ClientGone.ended)

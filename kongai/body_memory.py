@@ -51,6 +51,16 @@ class Share:
         self._memory = memory
         self._held = 0
 
+    def expect(self, size: int) -> None:
+        """Refuse so many bytes if there is never room for them; takes none.
+
+        Raises:
+            RequestRejected: there are not so many in the whole budget.
+        """
+        limit = self._memory.limit
+        if limit is not None and size > limit:
+            raise RequestRejected("Payload too large", status=413, ended="too_large")
+
     def hold(self, size: int) -> None:
         """Have so many bytes in all; fewer than before changes nothing.
 
@@ -58,9 +68,7 @@ class Share:
             Overloaded: there are not so many left.
             RequestRejected: there never are.
         """
-        limit = self._memory.limit
-        if limit is not None and size > limit:
-            raise RequestRejected("Payload too large", status=413, ended="too_large")
+        self.expect(size)
         if size > self._held:
             self._memory.take(size - self._held)
             self._held = size

@@ -118,9 +118,13 @@ def _number(context: click.Context, option: click.Parameter, text: str) -> int:
     """How many processes: a number, or one for each processor."""
     if text == "auto":
         return os.cpu_count() or 1
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+    if not _is_number(text) or not 1 <= int(text) <= 1024:
         raise click.BadParameter(f"{text!r} is neither `auto` nor 1 to 1024.")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _status_address(
@@ -130,18 +134,43 @@ def _status_address(
     if text in ("off", "on"):
         return (DEFAULT_HOST, STATUS_PORT) if text == "on" else None
     host, colon, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535 or (colon and not host):
+    if not _is_number(port) or int(port) > 65535 or (colon and not host):
         raise click.BadParameter(f"{text!r} is neither `on`, `off` nor [HOST:]PORT.")
     return host.strip("[]") or DEFAULT_HOST, int(port)
 
 
-_SECONDS = click.FloatRange(0, min_open=True)
+class _Seconds(click.FloatRange):
+    """A time that a computer can wait for."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """A number within the bounds, which nan would pass."""
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return seconds
+
+
+_SECONDS = _Seconds(0, 1_000_000, min_open=True)
+
+
+def _host(context: click.Context, option: click.Parameter, text: str) -> str:
+    if not text:
+        raise click.BadParameter("an address or a name is needed; 0.0.0.0 is all.")
+    return text.strip("[]")
 
 
 @click.command()
 @click.argument("path", metavar="[CONFIG]", required=False, type=click.Path())
 @click.option(
-    "--host", default=DEFAULT_HOST, show_default=True, help="Address to serve."
+    "--host",
+    default=DEFAULT_HOST,
+    show_default=True,
+    callback=_host,
+    help="Address to serve.",
 )
 @click.option(
     "--port",
@@ -184,7 +213,7 @@ _SECONDS = click.FloatRange(0, min_open=True)
     "--grace",
     default=GRACE_SECONDS,
     show_default=True,
-    type=click.FloatRange(0),
+    type=_Seconds(0, 1_000_000),
     metavar="SECONDS",
     help="How long running answers may take when the gateway stops.",
 )
@@ -194,7 +223,8 @@ _SECONDS = click.FloatRange(0, min_open=True)
     default=Limits.connections,
     show_default=True,
     type=click.IntRange(1),
-    help="Connections at a time, in each process.",
+    help="Connections at a time, in each process; no more than half of the descriptors "
+    "that it may have.",
 )
 @click.option(
     "--max-exchanges",

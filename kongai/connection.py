@@ -48,6 +48,7 @@ _HEAD_SIZE = 16384
 _LINGER_SECONDS = 10.0
 _LINGER_SILENCE = 1.0
 _LINGER_BYTES = 64 * 1024 * 1024
+_MAX_MILLISECONDS = 2**31 - 1
 _NO_MORE = struct.pack("ii", 1, 0)
 """The setting of a socket that is reset when it is closed."""
 
@@ -55,8 +56,13 @@ _NO_MORE = struct.pack("ii", 1, 0)
 class Host(Protocol):
     """What a connection needs of the server around it and of its event loop."""
 
-    def watch(self) -> None:
-        """The request has come whole: interrupt the exchange if the client leaves."""
+    def watch(self, *, whole: bool) -> None:
+        """Interrupt the exchange if the client leaves.
+
+        Args:
+            whole: whether the request has come whole: then nothing more is expected of
+                the client. Otherwise what can be read may be the rest of it.
+        """
 
     def unwatch(self) -> None:
         """The exchange is at its end: leave it alone."""
@@ -111,11 +117,6 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _notice_silent_deaths(sock, self._limits.write)
 
-    @property
-    def reading(self) -> bool:
-        """Whether a request's head is coming in."""
-        return self._parser.in_head
-
     def serve(self) -> None:
         """Answer requests until one side is done."""
         try:
@@ -166,7 +167,7 @@ class Connection:
         self._body_seconds += time.monotonic() - began
         self._feed(data)
         if message.complete:
-            self._host.watch()
+            self._host.watch(whole=True)
         elif self._is_too_slow():
             raise ClientTimeout
         self._host.share()
@@ -211,8 +212,7 @@ class Connection:
         self.busy = True
         writer = ResponseWriter(self, message)
         try:
-            if message.complete:
-                self._host.watch()
+            self._host.watch(whole=message.complete)
             self._answer(message, writer, application)
         finally:
             self._host.unwatch()
@@ -283,6 +283,9 @@ class Connection:
             writer.fail(error)
         except Exception as error:
             _logger.error("%s", whereabouts(error))
+            # While the error is known as the reason.
+            _close(chunks)
+            chunks = ()
             writer.fail(GatewayError())
         finally:
             # From here on the client may leave: what happened is written down in peace.
@@ -372,7 +375,7 @@ def _notice_silent_deaths(sock: socket.socket, write_seconds: float) -> None:
         ("TCP_KEEPIDLE", 30),
         ("TCP_KEEPINTVL", 10),
         ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", int(write_seconds * 1000)),
+        ("TCP_USER_TIMEOUT", min(int(write_seconds * 1000), _MAX_MILLISECONDS)),
     ):
         option = getattr(socket, name, None)
         if option is not None:

@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from werkzeug.datastructures import Headers
@@ -231,7 +231,10 @@ class Exchange:
     credential: KeyAuthCredential | None = None
     """What it was authenticated by; None for an anonymous consumer."""
     body: bytes | None = None
-    """The request's body once `read_body` has read it."""
+    """The request's body once `read_body` has read it, until `forget_body`: `ai-proxy`
+    drops it when the answer begins, so whoever wants it later keeps it."""
+    body_forgotten: bool = False
+    """Whether the body was read, and is not kept any more."""
     body_size: int = 0
     """Bytes of the request's body read so far."""
     receiving: bool = False
@@ -342,15 +345,20 @@ class Exchange:
         Raises:
             BodyTooLarge: there is more than `limit`, read before or not.
             BodyIncomplete: the client left before its body had come.
+            BodyForgotten: it was read, and nobody has kept it.
             Overloaded: there are too many bodies in memory already.
+            RequestRejected: there is never room for so much.
         """
+        if self.body_forgotten:
+            raise BodyForgotten("the request's body is not kept any more")
         known = max(self.body_size, self.request.content_length or 0)
         if limit is not None and known > limit:
             raise BodyTooLarge(limit)
         if self.body is None:
+            # A length takes no room: whoever announces much may never send it.
+            self.body_share.expect(known)
             # Gives its bytes away without a copy, which pieces in a list do not.
             collected = io.BytesIO()
-            self.body_share.hold(known)
             for piece in self.stream_body():
                 if limit is not None and self.body_size > limit:
                     raise BodyTooLarge(limit)
@@ -358,6 +366,16 @@ class Exchange:
                 collected.write(piece)
             self.body = collected.getvalue()
         return self.body
+
+    def forget_body(self) -> None:
+        """Keep the body no longer; it can't be sent again then.
+
+        Its share of the memory for bodies stays, for others may have its bytes still.
+        """
+        if self.body is not None:
+            self.body, self.body_forgotten = None, True
+        if self.upstream_request is not None:
+            self.upstream_request = replace(self.upstream_request, body=None)
 
     def limit_body(self, limit: int, refusal: RequestRejected) -> None:
         """Refuse the body once more than this has come, whoever reads it.
@@ -417,6 +435,10 @@ class Exchange:
 
 class BodyAlreadyRead(KongAIError):
     """The application around the gateway has used up the request's body."""
+
+
+class BodyForgotten(KongAIError):
+    """The request's body was read before, and is not kept any more."""
 
 
 class BodyTooLarge(Exception):

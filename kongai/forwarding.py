@@ -182,7 +182,8 @@ def appended_via(headers: Headers) -> str:
 
 
 def _forwarded_for(exchange: Exchange, client: Headers) -> str:
-    given = client.get("x-forwarded-for")
+    # One list (RFC 9110, section 5.3), though some proxies add a field of their own.
+    given = ", ".join(filter(None, client.getlist("x-forwarded-for")))
     return f"{given}, {exchange.peer_ip}" if given else exchange.client_ip
 
 

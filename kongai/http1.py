@@ -88,6 +88,8 @@ class RequestParser:
         self._pieces: list[bytes] = []
         # Where the line of the request that is coming must be found.
         self._lines = b""
+        # How much of that is the body of the request before.
+        self._passed = 0
         self._line_known = False
         self._refusal: Refused | None = None
         self._begun = False
@@ -133,7 +135,7 @@ class RequestParser:
         finally:
             self._give_out()
         if self._line_known or not self._begun:
-            self._lines = b""
+            self._forget_lines()
         if self._silent > MAX_HEAD_SIZE:
             raise _too_large()
         overhead = self._wire - self._payload
@@ -148,7 +150,7 @@ class RequestParser:
         """
         message = self.messages.pop()
         self._parser = httptools.HttpRequestParser(self)
-        self._lines = b""
+        self._forget_lines()
         fields = [
             f"{name}: {value}"
             for name, value in message.headers
@@ -208,6 +210,7 @@ class RequestParser:
     def on_body(self, body: bytes) -> None:
         """Called by the parser, with a piece of the body, its framing undone."""
         self._pieces.append(body)
+        self._passed = self._lines.find(body, self._passed) + len(body)
         self._payload += len(body)
         self._silent = 0
 
@@ -234,9 +237,14 @@ class RequestParser:
         if message.version not in ("1.0", "1.1"):
             self._refuse(Refused("HTTP version not supported", status=505))
         line = f"{message.method} {message.target} HTTP/{message.version}\r\n"
-        _, found, self._lines = self._lines.partition(line.encode("latin-1"))
-        if not found:
+        start = self._lines.find(line.encode("latin-1"), self._passed)
+        if start < 0:
             self._refuse(_bad_request())
+        self._lines = self._lines[start + len(line) :]
+        self._passed = 0
+
+    def _forget_lines(self) -> None:
+        self._lines, self._passed = b"", 0
 
     def _refuse(self, refusal: Refused) -> None:
         # An exception out of a callback is wrapped by the parser: keep the real one.

@@ -5,6 +5,9 @@ exchange is noted there before an upstream is asked, and crossed out once its re
 in the log. The journal is locked as long as its process lives; what is found unlocked
 and not crossed out, the next process brings into the log: see `kongai.recovery`.
 
+Others may write to the directory, too, if it is ``/tmp`` for example: nothing of theirs
+is read, and no link followed.
+
 The lines of a journal::
 
     B ID INTENT      begun; the intent is JSON: an `Intent`
@@ -22,6 +25,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -30,8 +34,9 @@ import msgspec
 
 from kongai import redact
 from kongai.incoming import mount_point
-from kongai.log_file import Folder, Place, is_named, try_lock, write_whole
-from kongai.recovery import Asked, Intent, recover, request_id_of
+from kongai.log_file import Folder, Place, is_named, let_go, try_lock, write_whole
+from kongai.logged import request_id_of
+from kongai.recovery import Asked, Intent, recover
 from kongai.sinks import encode
 
 if TYPE_CHECKING:
@@ -40,14 +45,22 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1024 * 1024
 """A journal that is longer is made shorter."""
-MAX_OPEN = 10_000
-"""The most exchanges that outlast that: more have no end, such as lost records."""
+MAX_OPEN = 100_000
+"""The most exchanges that outlast that. One whose record was lost has no end, and those
+must not add up for ever; no server has so many under way."""
+MAX_OPEN_BYTES = 64 * 1024 * 1024
+"""And the most bytes of them."""
+MAX_URI = 2000
+"""The most characters of a request's target that are noted."""
+MAX_MODEL = 256
+"""And of a model's name."""
 
 _LOOK_SECONDS = 0.1
 _RETRY_SECONDS = 1.0
 _SAY_SECONDS = 60.0
 _LONGEST_KEPT = 200
-_NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+# What somebody else has put there, such as a link, is not opened.
+_NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 _logger = logging.getLogger("kongai")
 
@@ -55,8 +68,8 @@ _logger = logging.getLogger("kongai")
 class Journal:
     """The exchanges that one process has begun and not ended, as a file.
 
-    What goes wrong with it never hurts traffic; it is counted, and logged once a
-    minute. A log that is a device or a pipe has no journal.
+    What goes wrong with it never hurts traffic, and is not raised; it is counted, and
+    logged once a minute. A log that is a device or a pipe has no journal.
 
     Args:
         log_path: the log.
@@ -100,8 +113,9 @@ class Journal:
                 self._retry_at = time.monotonic() + _RETRY_SECONDS
             if not self._wanted or not self._begin_file():
                 return
+            owner = self._owner()
         # Not under the lock: it may have to wait for other processes.
-        recover(self._log_path)
+        recover(self._log_path, owner)
 
     def begin(self, exchange: Exchange) -> bool:
         """Note an exchange, before its upstream is asked.
@@ -199,7 +213,7 @@ class Journal:
         for number in itertools.count(1):
             path = f"{name}-{number}" if number > 1 else name
             try:
-                descriptor = self._folder.open(_NEW | os.O_EXCL, path)
+                descriptor = self._folder.open(_NEW, path)
             except FileExistsError:
                 continue
             try:
@@ -207,11 +221,15 @@ class Journal:
                 if try_lock(descriptor) and is_named(path, os.fstat(descriptor)):
                     return path, descriptor
             except OSError:
-                os.close(descriptor)
+                let_go(descriptor, path)
                 os.unlink(path)
                 raise
-            os.close(descriptor)
+            let_go(descriptor, path)
         raise AssertionError("there is always another number")
+
+    def _owner(self) -> int | None:
+        """Whose the files are that this process makes there; NFS has its own views."""
+        return None if self._descriptor is None else os.fstat(self._descriptor).st_uid
 
     def _end_file(self) -> None:
         if not self._kept:
@@ -225,7 +243,7 @@ class Journal:
     def _let_go(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.close(descriptor)
+            let_go(descriptor, self._path)
 
     def _write(self, data: bytes) -> bool:
         """Append lines, all or none."""
@@ -254,9 +272,10 @@ class Journal:
         """Leave out what has ended."""
         assert self._descriptor is not None
         if self._kept:
+            # Whole records are nowhere else.
+            self._limit = 2 * max(self._size, MAX_BYTES)
             return
-        for request_id in list(self._open)[:-MAX_OPEN]:
-            del self._open[request_id]
+        self._give_up_the_oldest()
         lines = b"".join(self._open.values())
         try:
             if lines:
@@ -270,15 +289,24 @@ class Journal:
             self._size, self._torn = len(lines), False
             self._limit = max(2 * self._size, MAX_BYTES)
 
+    def _give_up_the_oldest(self) -> None:
+        size = sum(map(len, self._open.values()))
+        for request_id in list(self._open):
+            if len(self._open) <= MAX_OPEN and size <= MAX_OPEN_BYTES:
+                return
+            size -= len(self._open.pop(request_id))
+
     def _replace(self, lines: bytes) -> None:
         """Put another file in the place of this one, which is whole all the time."""
         path = f"{self._path}.new"
-        descriptor = self._folder.open(_NEW | os.O_TRUNC, path)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        descriptor = self._folder.open(_NEW, path)
         try:
             _fill(descriptor, lines)
             os.rename(path, self._path)
         except OSError:
-            os.close(descriptor)
+            let_go(descriptor, path)
             raise
         self._let_go()
         self._descriptor = descriptor
@@ -307,11 +335,13 @@ class Journal:
         if environ.get("SCRIPT_NAME"):
             target = mount_point(environ) + target
         short = len(target) <= _LONGEST_KEPT
+        # It is cut when no secret is in it any more: half of one is not recognised.
         uri = (_known_target if short else redact.target)(target, exchange.secret_names)
         provider = model = None
         if call is not None:
             provider, model = call.provider, call.request_model
             if model is not None:
+                model = model[:MAX_MODEL]
                 model = (_known_text if len(model) <= _LONGEST_KEPT else redact.text)(
                     model
                 )
@@ -320,7 +350,7 @@ class Journal:
             model = redact.values(model, exchange.secret_values)
         intent = Intent(
             log=self._place(),
-            request=Asked(exchange.id, exchange.request.method, uri),
+            request=Asked(exchange.id, exchange.request.method, uri[:MAX_URI]),
             client_ip=exchange.client_ip,
             started_at=exchange.timings.started_at,
             provider=provider,
@@ -336,7 +366,7 @@ class Journal:
             found = _ENCODER.encode(intent)
         except UnicodeEncodeError:
             # Half of a character, which JSON may hold and UTF-8 may not.
-            intent.request.uri = _in_utf8(uri)
+            intent.request.uri = _in_utf8(uri[:MAX_URI])
             intent.model = None if model is None else _in_utf8(model)
             found = _ENCODER.encode(intent)
         return b"B %b %b\n" % (exchange.id.encode(), found)
@@ -387,7 +417,11 @@ def _in_utf8(text: str) -> str:
 
 def _has_journal(log_path: str) -> bool:
     """Whether a log is a file, or will be one: not a device, and no pipe."""
-    path = os.path.abspath(log_path)
+    try:
+        path = os.path.abspath(log_path)
+    except OSError:
+        # The current directory is gone; whoever makes the file will say so.
+        return True
     if path.startswith(("/dev/", "/proc/")):
         # What they lead to may be a file, but is not named there for long.
         return False

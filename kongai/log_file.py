@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import stat
 import time
@@ -21,6 +22,8 @@ _LOCK_PAUSE = 0.001
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _HEAD = 64
 """Bytes by which a file's content is known again: a record's id is among them."""
+
+_logger = logging.getLogger("kongai")
 
 
 class LogFileError(Exception):
@@ -50,7 +53,11 @@ class Place(NamedTuple):
 class LogFile:
     """Appends lines to a file. The caller sees to it that threads take turns.
 
-    A device or a pipe is written to without a lock, and nothing is taken back there.
+    From a device or a pipe nothing can be taken back: what a pipe has no room for is
+    written with the next try, before anything else. Lines of several processes don't
+    mix in a pipe either, but in a device they may.
+
+    The path may be a symbolic link, and the file may have any owner.
 
     Args:
         path: the file. A new one is for its owner alone (0600). Its directory is made
@@ -64,10 +71,18 @@ class LogFile:
         self._each_time = reopen
         self._descriptor: int | None = None
         self._regular = self._readable = True
+        self._pipe = False
         self._torn = False
+        self._rest = b""
+        """What a pipe has not taken of the line that was begun."""
         self._end = -1
         """Where this process wrote last; a file that ends there ends with a line."""
         self._place: Place | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file or will be one: no device, no pipe."""
+        return _is_regular(self.path) if self._descriptor is None else self._regular
 
     @property
     def place(self) -> Place:
@@ -81,35 +96,42 @@ class LogFile:
 
         Args:
             line: with its line feed.
-            patience: the most seconds to wait for other writers; the wait is made of
-                short sleeps.
+            patience: the most seconds to wait for other writers, or for room in a pipe;
+                the wait is made of short sleeps.
 
         Raises:
-            LogFileError: the file is as it was before.
+            LogFileError: the file is as it was before. A pipe may have taken a part: if
+                the error is passing, the next line must be this one, or `close` come
+                before it.
         """
         doing = "open"
         try:
-            if self._descriptor is None or self._each_time:
+            if self._descriptor is None or (self._each_time and not self._rest):
                 self._open()
             doing = "write"
             if self._regular:
                 self._append_locked(line, patience)
             else:
-                self._append_plain(line)
+                self._append_plain(line, patience)
         except OSError as error:
             doing = "open" if self._descriptor is None else doing
-            self.close()
+            full = not self._regular and error.errno == errno.EAGAIN
+            if not full:
+                self.close()
             raise LogFileError(
                 f"failed to {doing} the file: {error.strerror} ({self.path})",
-                passing=self._may_get_better(),
+                passing=full or self._may_get_better(),
             ) from None
 
     def close(self) -> None:
-        """Close the file; a later line opens it again."""
+        """Close the file; a later line opens it again. Nothing is raised."""
         descriptor, self._descriptor = self._descriptor, None
         self._end = -1
+        # Half of a line stays in the pipe, and the next one begins on its own.
+        self._torn = self._torn or bool(self._rest)
+        self._rest = b""
         if descriptor is not None:
-            os.close(descriptor)
+            let_go(descriptor, self.path)
 
     def _open(self) -> None:
         self.close()
@@ -124,7 +146,8 @@ class LogFile:
                 self._readable = False
         if self._descriptor is None:
             self._descriptor = self._folder.open(flags | os.O_WRONLY)
-        self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        mode = os.fstat(self._descriptor).st_mode
+        self._regular, self._pipe = stat.S_ISREG(mode), stat.S_ISFIFO(mode)
 
     def _append_locked(self, line: bytes, patience: float) -> None:
         assert self._descriptor is not None
@@ -150,16 +173,46 @@ class LogFile:
         finally:
             unlock(self._descriptor)
 
-    def _append_plain(self, line: bytes) -> None:
+    def _append_plain(self, line: bytes, patience: float) -> None:
         assert self._descriptor is not None
         if not is_named(self.path, os.fstat(self._descriptor)):
             self._open()
-        line = b"\n" + line if self._torn else line
-        written = os.write(self._descriptor, line)
-        self._torn = 0 < written < len(line)
-        if written < len(line):
-            # Half a record is of no use; the next one starts on a line of its own.
-            raise no_space()
+            if self._regular:
+                self._append_locked(line, patience)
+                return
+        until, done = time.monotonic() + patience, 0
+        if self._rest:
+            line = self._rest
+        else:
+            line = b"\n" + line if self._torn else line
+            if self._pipe:
+                self._lock(patience)
+        try:
+            while done < len(line):
+                done += self._write_some(line[done:], until)
+        finally:
+            if done:
+                self._rest = line[done:]
+                self._torn = bool(self._rest)
+            if self._pipe and not self._rest:
+                # Else others would write amid the line.
+                unlock(self._descriptor)
+
+    def _write_some(self, data: bytes, until: float) -> int:
+        """Write what a pipe or a device has room for; how many bytes that is."""
+        assert self._descriptor is not None
+        while True:
+            try:
+                written = os.write(self._descriptor, data)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    text = "what reads it does not keep up"
+                    raise OSError(errno.EAGAIN, text) from None
+                time.sleep(_LOCK_PAUSE)
+            else:
+                if not written:
+                    raise no_space()
+                return written
 
     def _lock(self, patience: float) -> None:
         """Take the lock; where the file system has none, go on without."""
@@ -235,6 +288,14 @@ def no_space() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def let_go(descriptor: int, path: str) -> None:
+    """Close a file. A failure is logged and not raised: it is closed all the same."""
+    try:
+        os.close(descriptor)
+    except OSError as error:
+        _logger.error("failed to close the file: %s (%s)", error.strerror, path)
+
+
 def write_whole(descriptor: int, data: bytes) -> None:
     """Write all of it at once.
 
@@ -292,14 +353,20 @@ def place_of(path: str) -> Place:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return Place(0, 0, 0)
+        return _NOWHERE
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            return Place(0, 0, 0)
+            return _NOWHERE
         return Place(found.st_ino, found.st_size, mark_of(descriptor))
+    except OSError:
+        # A file system that is about to go; whoever writes will learn why.
+        return _NOWHERE
     finally:
-        os.close(descriptor)
+        let_go(descriptor, path)
+
+
+_NOWHERE = Place(0, 0, 0)
 
 
 def mark_of(descriptor: int) -> int:

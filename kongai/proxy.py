@@ -195,16 +195,16 @@ class Proxy:
     def reopen(self) -> None:
         """Tell the plugins to open their files anew; a server calls this on SIGUSR1."""
         for plugin in self.plugins:
-            plugin.reopen()
+            _carefully(plugin.reopen)
 
     def close(self) -> None:
         """Close plugins, sinks and idle connections; the gateway is then of no use."""
         for plugin in self.plugins:
-            plugin.prepare_close()
+            _carefully(plugin.prepare_close)
         for plugin in self.plugins:
-            plugin.close()
+            _carefully(plugin.close)
         for sink in self.sinks:
-            sink.close()
+            _carefully(sink.close)
         self._transport.close()
 
     def __call__(
@@ -388,6 +388,7 @@ class Proxy:
     def _filtered(self, exchange: Exchange, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for header_filter in exchange.chain.header_filter:
             header_filter(exchange)
+        answers.check_head(exchange)
         for body_filter in exchange.chain.body_filter:
             chunks = body_filter(exchange, chunks)
         return chunks
@@ -432,6 +433,14 @@ def _guarded(step: Callable[[Exchange], None], exchange: Exchange) -> None:
         step(exchange)
     except Exception as error:
         _logger.error("log phase: %s; request %s", whereabouts(error), exchange.id)
+
+
+def _carefully(step: Callable[[], None]) -> None:
+    """Take a step of one of several; a mistake there does not keep the others."""
+    try:
+        step()
+    except Exception as error:
+        _logger.error("%s", whereabouts(error))
 
 
 def _emitting(sink: LogSink) -> Callable[[Exchange], None]:

@@ -83,7 +83,9 @@ class ResponseWriter:
         self.keep_alive = self._chunked = False
         if self._head_sent:
             return
-        request_id = uuid.uuid4().hex
+        # The application's own, if it has begun: its record has that.
+        given = (v for n, v in self._headers if n.lower() == "x-kong-request-id")
+        request_id = next(given, None) or uuid.uuid4().hex
         accept = accepted(Headers(self._message.headers), error)
         kind, text = error_body(error.message, request_id, accept)
         self._status = f"{error.status} {reason_phrase(error.status)}"

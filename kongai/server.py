@@ -28,11 +28,13 @@ from kongai.scoreboard import Count, Row, Scoreboard
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.05
 # Linux alone tells a side that was closed from a connection that is gone.
 _CLOSED = getattr(select, "POLLRDHUP", select.POLLHUP)
 _poll = monkey.get_original("select", "poll")
 _BACKLOG = 1024
+HEEDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
+"""The signals that mean something; who blocked them until then may stop doing so."""
 _LONG_TURN = 0.01
 """Seconds that one connection may have the loop while others wait."""
 _LAST_WORDS = 3.0
@@ -118,7 +120,8 @@ class Server(WSGIServer):  # type: ignore[misc]
         """Whether it takes nothing new any more."""
         self.served = _Served(application)
         """The application that new requests get."""
-        self._refusing = 0
+        self.refusing = 0
+        """Connections that are being told that there are too many."""
         self._closing: set[gevent.Greenlet] = set()
 
     @property
@@ -178,14 +181,14 @@ class Server(WSGIServer):  # type: ignore[misc]
     def turn_away(self, handler: _Handler) -> None:
         """Tell a client that there are too many, if there are not too many of these."""
         self.row[Count.TURNED_AWAY] += 1
-        if self._refusing >= _REFUSING:
+        if self.refusing >= _REFUSING:
             handler.connection.close()
             return
-        self._refusing += 1
+        self.refusing += 1
         try:
             handler.connection.turn_away(Overloaded())
         finally:
-            self._refusing -= 1
+            self.refusing -= 1
 
 
 def is_patched() -> bool:
@@ -247,13 +250,16 @@ def run(
     def stop() -> None:
         (hurrying if stopping.is_set() else stopping).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, stop)
+    gevent.signal_handler(signal.SIGTERM, stop)
     gevent.signal_handler(signal.SIGHUP, reload)
     gevent.signal_handler(signal.SIGUSR1, reopen)
-    if orphaned is not None:
+    if orphaned is None:
+        gevent.signal_handler(signal.SIGINT, stop)
+    else:
+        # A terminal sends SIGINT to all; the parent is who passes it on.
         watcher = gevent.get_hub().loop.io(orphaned, 1)
         watcher.start(stopping.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
     ready()
     stopping.wait()
     draining = gevent.spawn(server.drain, grace)
@@ -295,7 +301,6 @@ class _Handler:
         self._server = server
         self._greenlet = gevent.getcurrent()
         self._loop = gevent.get_hub().loop
-        self._watch = _ClientWatch(sock, self._greenlet)
         self._served: _Served | None = None
         environ = {
             **server.get_environ(),
@@ -305,6 +310,7 @@ class _Handler:
         self.connection = Connection(
             sock, environ, self._serve, self, server.limits, self._refuse
         )
+        self._watch = _ClientWatch(sock, self._greenlet)
 
     def handle(self) -> None:
         """Serve the connection to its end."""
@@ -313,7 +319,7 @@ class _Handler:
         row[Count.CONNECTIONS] += 1
         server.handlers.add(self)
         try:
-            if row[Count.CONNECTIONS] > server.limits.connections:
+            if row[Count.CONNECTIONS] - server.refusing > server.limits.connections:
                 server.turn_away(self)
             else:
                 self.connection.serve()
@@ -322,9 +328,9 @@ class _Handler:
             server.handlers.discard(self)
             row[Count.CONNECTIONS] -= 1
 
-    def watch(self) -> None:
+    def watch(self, *, whole: bool) -> None:
         """Interrupt the exchange if the client leaves."""
-        self._watch.start()
+        self._watch.start(whole=whole)
 
     def unwatch(self) -> None:
         """Leave the exchange alone."""
@@ -394,8 +400,12 @@ class _ClientWatch:
         self._watcher = loop.io(sock.fileno(), 1)
         self._timer = loop.timer(_LOOK_SECONDS, _LOOK_SECONDS)
 
-    def start(self) -> None:
-        self._watcher.start(self._readable)
+    def start(self, *, whole: bool) -> None:
+        self.stop()
+        if whole:
+            self._watcher.start(self._readable)
+        else:
+            self._timer.start(self._look)
 
     def stop(self) -> None:
         self._watcher.stop()

@@ -7,9 +7,11 @@ import logging
 import os
 import resource
 import signal
+import struct
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("kongai")
 _STDIN = 0
+_OWN_DESCRIPTORS = 64
+"""Logs, listeners and the like."""
+_PLACE = struct.Struct("QQ")
+"""Where in a file a text is, and how many bytes it has."""
 Address = tuple[str, int]
 
 
@@ -115,7 +121,7 @@ def serve(
         OSError: its file can't be read.
         CantListen: an address can't be had.
     """
-    _allow_many_descriptors()
+    settings = replace(settings, limits=_within_descriptors(settings.limits))
     text = source.read()
     proxy = source.build(text)
     sockets = _Sockets(settings)
@@ -195,6 +201,7 @@ class _Worker:
         self._board = board
         self._row = board.row(number)
         self._terminal = _Terminal()
+        self._turn = threading.Lock()
         self._hash = ""
 
     def start(self, text: str, proxy: Proxy, sockets: list[socket]) -> None:
@@ -246,8 +253,14 @@ class _Worker:
         One that can't be used changes nothing.
         """
         if self._terminal.is_gone():
-            os.kill(os.getpid(), signal.SIGTERM)
+            _end_with_the_terminal()
             return
+        # One after the other, or an older file might come out on top.
+        with self._turn:
+            if not self._server.stopping:
+                self._read_anew(read)
+
+    def _read_anew(self, read: Callable[[], str]) -> None:
         self._proxy.reopen()
         new = _loaded(self._source, read)
         if new is None:
@@ -282,6 +295,7 @@ class _Master:
         # The workers read what was found good, and not what the file has become since.
         self._found_good = found_good
         self._terminal = _Terminal()
+        self._pid = os.getpid()
 
     def run(self, text: str, proxy: Proxy, announce: Callable[[], None]) -> int:
         """Have the workers serve."""
@@ -298,16 +312,20 @@ class _Master:
     def _work(self, number: int, orphaned: int) -> None:
         worker = _Worker(self._source, self._settings, self._board, number)
         worker.start(self._text, self._proxy, self._sockets.own())
-        worker.run(ready=workers.ready, read=self._good, orphaned=orphaned)
+        worker.run(
+            ready=lambda: workers.tell_ready(self._pid),
+            read=self._good,
+            orphaned=orphaned,
+        )
 
     def _good(self) -> str:
         descriptor = self._found_good.fileno()
-        size = os.fstat(descriptor).st_size
-        return os.pread(descriptor, size, 0).decode()
+        start, size = _PLACE.unpack(os.pread(descriptor, _PLACE.size, 0))
+        return os.pread(descriptor, size, start).decode()
 
     def _reload(self) -> signal.Signals:
         if self._terminal.is_gone():
-            os.kill(os.getpid(), signal.SIGTERM)
+            _end_with_the_terminal()
             return signal.SIGUSR1
         new = _loaded(self._source, self._source.read)
         if new is None:
@@ -318,9 +336,11 @@ class _Master:
 
     def _keep(self, text: str, proxy: Proxy) -> None:
         self._text, self._proxy = text, proxy
-        data = text.encode()
-        os.pwrite(self._found_good.fileno(), data, 0)
-        os.ftruncate(self._found_good.fileno(), len(data))
+        # Behind what workers may be reading; then they are told where.
+        data, descriptor = text.encode(), self._found_good.fileno()
+        start = max(_PLACE.size, os.fstat(descriptor).st_size)
+        os.pwrite(descriptor, data, start)
+        os.pwrite(descriptor, _PLACE.pack(start, len(data)), 0)
 
 
 class _Terminal:
@@ -337,6 +357,11 @@ class _Terminal:
         return self._was_there and not os.isatty(_STDIN)
 
 
+def _end_with_the_terminal() -> None:
+    _logger.info("the terminal is gone, and the gateway with it")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _loaded(source: Source, read: Callable[[], str]) -> tuple[str, Proxy] | None:
     """The configuration as it is now; None, and a word in the log, if it is no good."""
     try:
@@ -351,11 +376,18 @@ def _loaded(source: Source, read: Callable[[], str]) -> tuple[str, Proxy] | None
     return None
 
 
-def _allow_many_descriptors() -> None:
-    """Have as many as the administrator allows: a stream takes two."""
+def _within_descriptors(limits: Limits) -> Limits:
+    """Have as many descriptors as the administrator allows, and take no more clients.
+
+    A stream takes two of them.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and soft < hard:
+    if hard == resource.RLIM_INFINITY:
+        return limits
+    if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = max(1, (hard - _OWN_DESCRIPTORS) // 2)
+    return replace(limits, connections=min(limits.connections, most))
 
 
 def _hash(text: str) -> str:

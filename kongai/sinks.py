@@ -42,9 +42,10 @@ class FileSink:
 
     Lines of several processes don't mix, see `LogFile`. A file that can't be written
     never hurts traffic: records wait in memory, in order, and are tried again each
-    second and with the next record. Of a device or a pipe that takes none, nothing
-    waits. The log on standard error says what is wrong, once a minute, and when all is
-    well again.
+    second and with the next record; so they do for a pipe whose reader pauses. What a
+    device refuses, or a pipe that nobody reads, is lost. The log on standard error says
+    what is wrong, how many records wait and how many are lost, once a minute at most,
+    and says when all is well again.
 
     Args:
         path: the file.
@@ -79,8 +80,13 @@ class FileSink:
 
     @property
     def waiting(self) -> int:
-        """How many records wait in memory because the file can't be written."""
+        """How many records are in memory: they are being written, or can't be yet."""
         return len(self._waiting)
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last try to write a record has failed."""
+        return self._failing
 
     @property
     def place(self) -> Place:
@@ -105,13 +111,18 @@ class FileSink:
                 # An answer that was dropped unclosed is ended by the garbage collector,
                 # which may strike amid a write of this very thread.
                 return
-            error = self._write_out(0.0 if self._failing else _LOCK_SECONDS)
+            # A pipe has no room because of its reader, who may take any time.
+            hasty = self._failing or not self._file.is_file
+            error = self._write_out(0.0 if hasty else _LOCK_SECONDS)
             if error is None:
                 return
             self._keep_trying(error)
             if len(self._waiting) > MAX_WAITING or self._bytes > MAX_WAITING_BYTES:
                 self._bytes -= len(self._waiting.pop()[0])
                 self._lost += 1
+                if not self._waiting:
+                    # The next line is another than the one that was begun.
+                    self._file.close()
             else:
                 self._late += 1
 
@@ -140,32 +151,44 @@ class FileSink:
                     self._lost + (0 if kept else len(lines)),
                     len(lines) if kept else 0,
                 )
-            self._failing, self._lost = False, 0
+            elif self._lost:
+                _logger.error("records lost: %d (%s)", self._lost, self.path)
+            self._failing = self._said = False
+            self._lost = self._late = 0
 
     def _write_out(self, patience: float) -> LogFileError | None:
-        """Write all that waits; the reason if it can't be done now."""
+        """Write all that waits; the reason if it can't be done now.
+
+        Args:
+            patience: the most seconds to wait, for all of it together.
+        """
+        until, lost, tried = time.monotonic() + patience, None, False
         self._writing = True
         try:
             while self._waiting:
                 line, written = self._waiting[0]
+                tried, lost = True, None
                 try:
-                    self._file.append(line, patience)
+                    self._file.append(line, max(0.0, until - time.monotonic()))
                 except LogFileError as error:
                     if error.passing:
                         return error
-                    _logger.error("%s; the record is lost", error)
-                    written = None
+                    lost, written = error, None
+                    self._lost += 1
                 self._waiting.popleft()
                 self._bytes -= len(line)
                 if written is not None:
                     written()
         finally:
             self._writing = False
-        if self._failing:
+        if lost is not None:
+            self._complain(lost)
+        elif tried and self._failing:
             self._say_all_is_well()
         return None
 
-    def _keep_trying(self, error: LogFileError) -> None:
+    def _complain(self, error: LogFileError) -> None:
+        """Say what is wrong, unless that was done just now."""
         now = time.monotonic()
         self._failing = True
         if now >= self._silent_until:
@@ -174,6 +197,9 @@ class FileSink:
             _logger.error(
                 "%s; records waiting: %d, lost: %d", error, self.waiting, self._lost
             )
+
+    def _keep_trying(self, error: LogFileError) -> None:
+        self._complain(error)
         if self._stop is None:
             self._stop = threading.Event()
             thread = threading.Thread(
@@ -192,15 +218,19 @@ class FileSink:
 
     def _try_again(self, stop: threading.Event) -> None:
         """The thread: lives while something waits."""
-        while not stop.wait(_RETRY_SECONDS):
+        pause = _RETRY_SECONDS
+        while not stop.wait(pause):
             with self._lock:
                 if stop.is_set():
                     return
+                before = self.waiting
                 error = self._write_out(_LOCK_SECONDS / 20)
                 if error is None:
                     self._stop_trying()
                     return
                 self._keep_trying(error)
+                # Who reads a pipe slowly leaves room for more in a moment.
+                pause = _RETRY_SECONDS / (20 if self.waiting < before else 1)
 
     def _stop_trying(self) -> None:
         if self._stop is not None:
@@ -210,10 +240,12 @@ class FileSink:
 
     def _say_all_is_well(self) -> None:
         self._failing = False
-        if self._said or self._lost:
-            level = logging.WARNING if self._lost else logging.INFO
-            text = "the file is written again; records late: %d, lost: %d (%s)"
-            _logger.log(level, text, self._late, self._lost, self.path)
+        if not self._said:
+            # What was lost is counted until something is said.
+            return
+        level = logging.WARNING if self._lost else logging.INFO
+        text = "the file is written again; records late: %d, lost: %d (%s)"
+        _logger.log(level, text, self._late, self._lost, self.path)
         self._said, self._late, self._lost = False, 0, 0
 
     def _forget(self) -> None:

@@ -70,8 +70,9 @@ class RequestsTransport:
         proxies: corporate proxies by scheme, as requests takes them, for example
             ``{"https": "http://proxy.example:3128"}``. The environment's are not used.
         pool_size: idle connections kept per upstream.
-        keepalive_idle: seconds after which an idle connection is closed rather than
-            used again, for many an upstream closes its end after a minute or less.
+        keepalive_idle: seconds after which an idle connection is not used again, for
+            many an upstream closes its end after a minute or less. It is closed with
+            the next request, to whichever upstream.
         names: where hosts are; a memory of the transport's own when None.
     """
 
@@ -162,7 +163,7 @@ class RequestsTransport:
             prepared = requests.PreparedRequest()
             host = bracketed(request.host)
             prepared.url = f"{request.scheme}://{host}:{request.port}/"
-            pool = self._pools[key] = self._adapter.get_connection_with_tls_context(
+            pool = self._adapter.get_connection_with_tls_context(
                 prepared,
                 request.verify,
                 proxies=self._proxies,
@@ -172,6 +173,7 @@ class RequestsTransport:
             pool.names = self._names
             if isinstance(pool, _TLSPool) and request.verify is not False:
                 pool.depth = request.tls.depth
+            self._pools[key] = pool  # only now may other threads find it
         return pool
 
 

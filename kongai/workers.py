@@ -8,6 +8,7 @@ the configuration.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -151,14 +152,14 @@ class Supervisor:
         code = 1
         try:
             self._alive_writer.close()
-            # A terminal sends it to all; the parent is who passes it on.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self._work(worker, self._alive)
             code = 0
         except BaseException as error:
             _logger.error("worker: %s", whereabouts(error))
         finally:
-            logging.shutdown()
+            # What os._exit() leaves out: journals and queues end well.
+            atexit._run_exitfuncs()
             os._exit(code)
 
     def _stop(self) -> None:
@@ -172,7 +173,12 @@ class Supervisor:
             os.kill(pid, number)
 
 
-def ready() -> None:
-    """Say to the parent that this worker takes connections, and heed its signals."""
+def tell_ready(parent: int) -> None:
+    """Say to the parent that this worker takes connections.
+
+    Args:
+        parent: its process id; whoever has adopted the worker since is not told.
+    """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEEDED)
-    os.kill(os.getppid(), _READY)
+    if os.getppid() == parent:
+        os.kill(parent, _READY)

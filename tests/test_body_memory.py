@@ -50,6 +50,15 @@ def test_what_never_fits_need_not_come_again() -> None:
     assert memory.held == 0
 
 
+def test_what_is_only_expected_takes_no_room() -> None:
+    memory = BodyMemory(100)
+    Share(memory).hold(60)
+    Share(memory).expect(100)
+    assert memory.held == 60
+    with pytest.raises(RequestRejected):
+        Share(memory).expect(101)
+
+
 def test_there_may_be_no_limit() -> None:
     share = Share(BodyMemory(None))
     share.hold(10**15)

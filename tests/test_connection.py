@@ -33,8 +33,8 @@ class Host:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def watch(self) -> None:
-        self.calls.append("watch")
+    def watch(self, *, whole: bool) -> None:
+        self.calls.append("watch" if whole else "look out")
 
     def unwatch(self) -> None:
         self.calls.append("unwatch")
@@ -627,7 +627,11 @@ def test_the_client_is_watched_from_its_last_byte_to_the_end_of_the_answer() -> 
         wire.send(b"c")
         wire.no_more()
         wire.rest()
-    assert calls == [[], ["watch"], ["watch", "unwatch"]]
+    assert calls == [
+        ["look out"],
+        ["look out", "watch"],
+        ["look out", "watch", "unwatch"],
+    ]
 
 
 REFUSED = {

@@ -8,10 +8,12 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from kongai import Exchange, Route, Service
+from kongai.body_memory import BodyMemory, Share
 from kongai.errors import BodyIncomplete, RequestRejected
 from kongai.exchange import (
     Attempt,
     BodyAlreadyRead,
+    BodyForgotten,
     BodyTooLarge,
     LogFields,
     UpstreamRequest,
@@ -80,6 +82,48 @@ def test_a_body_over_the_limit_is_not_kept(length: int | None, limit: int) -> No
     if length is not None:
         # What was announced need not be read to be refused.
         assert exchange.body_size == 0
+
+
+def test_a_length_takes_no_memory_before_the_body_comes() -> None:
+    memory = BodyMemory(100)
+    seen: list[int] = []
+
+    class Watched(Trickle):
+        def read(self, size: int | None = -1, /) -> bytes:
+            seen.append(memory.held)
+            return super().read(size)
+
+    exchange = made(environ={"wsgi.input": Watched(*BODY), "CONTENT_LENGTH": "9"})
+    exchange.body_share = Share(memory)
+    exchange.read_body()
+    assert (seen, memory.held) == ([0, 2, 5], 9)
+
+
+def test_a_length_that_never_fits_is_refused_unread() -> None:
+    exchange = streaming(*BODY, length=9)
+    exchange.body_share = Share(BodyMemory(8))
+    with pytest.raises(RequestRejected) as caught:
+        exchange.read_body()
+    assert (caught.value.status, exchange.body_size) == (413, 0)
+
+
+def test_a_body_that_was_forgotten_is_no_empty_one() -> None:
+    exchange = streaming(*BODY, length=9)
+    exchange.upstream_request = sent = UpstreamRequest(
+        "POST", "http", "a", 80, "/", [], body=exchange.read_body()
+    )
+    exchange.forget_body()
+    assert (exchange.body, exchange.upstream_request.body) == (None, None)
+    assert (exchange.upstream_request.host, sent.body) == ("a", b"123456789")
+    assert exchange.body_size == 9
+    with pytest.raises(BodyForgotten):
+        exchange.read_body()
+
+
+def test_a_body_that_nobody_read_is_not_forgotten() -> None:
+    exchange = streaming(*BODY, length=9)
+    exchange.forget_body()
+    assert exchange.read_body() == b"123456789"
 
 
 @pytest.mark.parametrize("length", [None, 9], ids=["chunked", "length"])

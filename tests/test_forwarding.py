@@ -171,6 +171,20 @@ def test_a_client_goes_on_the_list_of_those_who_forwarded() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        (["198.51.100.7", "203.0.113.9"], "198.51.100.7, 203.0.113.9, 192.0.2.1"),
+        (["a, b", "c"], "a, b, c, 192.0.2.1"),
+        (["", "a", ""], "a, 192.0.2.1"),
+        ([""], "192.0.2.1"),
+    ],
+)
+def test_a_list_in_several_fields_is_one(given: list[str], passed: str) -> None:
+    found = upstream(exchange([("X-Forwarded-For", value) for value in given]))
+    assert values(found, "x-forwarded-for") == [passed]
+
+
+@pytest.mark.parametrize(
     ("sent", "protocol", "via"),
     [
         ([], "HTTP/1.1", f"1.1 {SERVER}"),

@@ -495,3 +495,21 @@ def test_a_chunk_is_framed_in_hex() -> None:
 def test_a_date_is_written_as_http_wants_it() -> None:
     assert http1.date(784111777) == "Sun, 06 Nov 1994 08:49:37 GMT"
     assert http1.date(784111778) == "Sun, 06 Nov 1994 08:49:38 GMT"
+
+
+@pytest.mark.parametrize("line", [b"GET /zz RTSP/1.0", b"GET  /zz HTTP/1.0"])
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 18\r\n\r\nGET /zz HTTP/1.0\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n12\r\nGET /zz HTTP/1.0\r\n\r\n0\r\n\r\n",
+    ],
+    ids=["length", "chunked"],
+)
+def test_a_body_does_not_vouch_for_the_next_line(framing: bytes, line: bytes) -> None:
+    first = b"POST / HTTP/1.1\r\nHost: a\r\n" + framing
+    parser = RequestParser()
+    with pytest.raises(Refused) as refused:
+        parser.feed(first + line + b"\r\nHost: a\r\n\r\n")
+    assert refused.value.status == 400
+    assert [message.complete for message in parser.messages] == [True]

@@ -18,9 +18,10 @@ import pytest
 from werkzeug.test import create_environ
 from werkzeug.wrappers import Request
 
+import kongai.journal
 from kongai.entities import Consumer, Route, Service
 from kongai.exchange import Exchange
-from kongai.journal import MAX_BYTES, MAX_OPEN, Journal
+from kongai.journal import MAX_BYTES, MAX_MODEL, MAX_URI, Journal
 from kongai.llm.call import Call
 from kongai.log_file import place_of
 from kongai.router import Match
@@ -206,11 +207,100 @@ def test_a_journal_is_made_shorter_while_something_is_under_way(log: Path) -> No
     assert files(log) == []
 
 
-def test_what_never_ends_is_given_up_some_time(log: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "most"), [("MAX_OPEN", 500), ("MAX_OPEN_BYTES", 500 * 600)]
+)
+def test_what_never_ends_is_given_up_some_time(
+    log: Path, monkeypatch: pytest.MonkeyPatch, name: str, most: int
+) -> None:
+    monkeypatch.setattr(kongai.journal, name, most)
+    monkeypatch.setattr(kongai.journal, "MAX_BYTES", 100_000)
     with journal(log) as ours:
-        for asked in many(5 * MAX_OPEN // 2):
-            ours.begin(asked)
-        assert len(lines(files(log)[0])) < 2 * MAX_OPEN + 1000
+        asked = [asked_id(ours, each) for each in many(5000)]
+        found = [line.split(b" ")[1].decode() for line in lines(files(log)[0])]
+        # The newest are those that are kept.
+        assert 400 < len(found) < 2000
+        assert found == asked[-len(found) :]
+
+
+def asked_id(ours: Journal, asked: Exchange) -> str:
+    assert ours.begin(asked)
+    return asked.id
+
+
+@pytest.mark.parametrize("what", ["link", "file", "pipe", "directory"])
+def test_what_stands_where_a_shorter_journal_is_to_be_made(
+    log: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, what: str
+) -> None:
+    """Anybody may put it there if the log is in /tmp."""
+    monkeypatch.setattr(kongai.journal, "MAX_BYTES", 1000)
+    victim = log.with_name("victim")
+    victim.write_text("precious")
+    with journal(log) as ours:
+        ours.open()
+        (path,) = files(log)
+        draft = path.with_name(f"{path.name}.new")
+        if what == "link":
+            draft.symlink_to(victim)
+        elif what == "file":
+            os.link(victim, draft)
+        elif what == "pipe":
+            os.mkfifo(draft)
+        else:
+            draft.mkdir()
+        asked = [asked_id(ours, each) for each in many(50)]
+        assert victim.read_text() == "precious"
+        assert not path.is_symlink()
+        found = [line.split(b" ")[1].decode() for line in lines(path)]
+        assert found == asked
+        for each in asked:
+            ours.end(each)
+        # A directory is in the way for good; nothing is lost by that.
+        assert len(caplog.messages) == (what == "directory")
+
+
+def test_a_journal_with_whole_records_is_not_looked_at_each_time(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kongai.journal, "MAX_BYTES", 10_000)
+    tried: list[int] = []
+    with journal(log) as ours:
+        real = ours._shorten
+        monkeypatch.setattr(ours, "_shorten", lambda: (tried.append(1), real()))
+        assert ours.keep([b'{"a":1}\n'])
+        asked = [asked_id(ours, each) for each in many(1000)]
+        assert len(tried) < 10
+        assert len(lines(files(log)[0])) == 1001
+        for each in asked:
+            ours.end(each)
+
+
+def test_what_is_noted_has_a_limit(log: Path) -> None:
+    call = Call("anthropic", "/v1/messages", chat=True, request_model="m" * 5_000_000)
+    asked = exchange("/" + "a" * MAX_URI + "?key=c4nary", llm=call)
+    # The secret is over the end before it is redacted, and within it then.
+    other = exchange("/?key=" + "c4nary" * MAX_URI + "&b=1")
+    with journal(log) as ours:
+        for each in (asked, other):
+            ours.begin(each)
+        one, two = map(noted, lines(files(log)[0]))
+        for each in (asked, other):
+            ours.end(each.id)
+    assert one["request"]["uri"] == "/" + "a" * (MAX_URI - 1)
+    assert one["model"] == "m" * MAX_MODEL
+    assert two["request"]["uri"] == "/?key=REDACTED&b=1"
+
+
+def test_nothing_is_raised_without_a_current_directory(tmp_path: Path) -> None:
+    gone, before = tmp_path / "gone", os.getcwd()
+    gone.mkdir()
+    os.chdir(gone)
+    try:
+        gone.rmdir()
+        with journal(Path("log.json")) as ours:
+            assert not ours.begin(exchange())
+    finally:
+        os.chdir(before)
 
 
 @pytest.mark.parametrize("what", ["file", "directory"])

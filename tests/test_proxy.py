@@ -1528,3 +1528,23 @@ def test_bodies_in_memory_have_a_limit_together() -> None:
     assert [r["kongai"]["ended"] for r in gateway.records] == ["ok", "ok", "too_large"]
     # What is passed on as it comes takes no memory.
     assert Gateway(max_body_memory=1).ask("/s", "POST", data=b"xxx").status == 200
+
+
+@pytest.mark.parametrize("value", ["5 \u20ac", "\u4e16"])
+def test_a_head_that_cannot_be_sent_is_a_mistake(
+    value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Priced(Plugin):
+        name = "priced"
+
+        def header_filter(self, exchange: Exchange) -> None:
+            assert exchange.response is not None
+            exchange.response.headers["X-Price"] = value
+
+    gateway = Gateway(hello, Priced())
+    found = gateway.ask()
+    assert found.status == 500
+    assert "x-price" not in found.headers
+    assert gateway.record["kongai"] == {"ended": "internal"}
+    assert gateway.record["request"]["id"] == found.headers["x-kong-request-id"]
+    assert "X-Price" in caplog.text

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+import kongai.recovery
 from kongai.entities import Consumer
 from kongai.journal import Journal
 from kongai.llm.call import Call
 from kongai.log_file import LogFile, place_of
-from kongai.recovery import recover, request_id_of
+from kongai.logged import request_id_of
+from kongai.recovery import recover
 from kongai.sinks import encode
 from tests.test_journal import exchange, files
 
@@ -235,19 +237,154 @@ def test_half_a_record_counts_for_nothing(log: Path, dead: Journal) -> None:
     assert json.loads(whole)["kongai"] == {"ended": "crash"}
 
 
-def test_half_a_line_of_a_journal_is_ignored(log: Path, dead: Journal) -> None:
-    asked = exchange("/a")
-    dead.begin(asked)
-    (path,) = files(log)
-    with path.open("ab") as file:
-        file.write(
-            b"\nB 123 {\nB 124 5\nB \xff {}\nR [0\nR [0] 5\nnonsense\nE\nB 456 "
-            b'{"request"'
-        )
+@pytest.mark.parametrize("torn", [b"\nE 123\n", b"B", b'B 456 {"request"', b"E 45"])
+def test_half_a_line_at_the_end_of_a_journal_is_ignored(
+    log: Path, dead: Journal, torn: bytes
+) -> None:
+    """Nobody had been asked anything yet."""
+    dead.begin(exchange("/a"))
+    append_raw(files(log)[0], torn)
     die(dead)
     recover(str(log))
     assert crashed(log) == ["/a"]
     assert files(log) == []
+
+
+def append_raw(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def repr_of(line: bytes) -> str:
+    return repr(line[:30])
+
+
+BIG = b"1" + b"0" * 400
+GOOD = b'"client_ip":"","started_at":5'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"B 123 {\n", b"B 124 5\n", b"B \xff {}\n", b"R [0\n", b"R [0] 5\n"),
+        *(b"nonsense\n", b"E\n", b"B\n", b"R\n", b'R [0,0,0] {"request"', b"\0" * 999),
+        b'B x {"request":{"id":"x"},"client_ip":"","started_at":%b}\n' % BIG,
+        b'B x {"request":{"id":"x"},"client_ip":"","started_at":-1}\n',
+        b'B x {"request":{"id":"y"},%b}\n' % GOOD,
+        b'B x {"request":{"id":"x","uri":NaN},%b}\n' % GOOD,
+        b'B x {"request":{"id":"x"},"route":5,%b}\n' % GOOD,
+        b'B x {"request":{"id":"x"},"model":5,%b}\n' % GOOD,
+        b'B x {"log":[%b,0,0],"request":{"id":"x"},%b}\n' % (b"1" * 5000, GOOD),
+        b'B x {"request":{"id":"x","a":%b%b},%b}\n' % (b"[" * 900, b"]" * 900, GOOD),
+        b"R [0,0,0] " + b"[" * 100_000 + b"\n",
+        b"B x " + b" " * kongai.recovery.LONGEST_LINE + b"{}\n",
+    ],
+    ids=repr_of,
+)
+def test_a_journal_of_which_something_can_not_be_read_is_kept(
+    log: Path, dead: Journal, caplog: pytest.LogCaptureFixture, line: bytes
+) -> None:
+    """What is readable in it is in the log, and it is not tried again."""
+    one, two = exchange("/1"), exchange("/2")
+    dead.begin(one)
+    (path,) = files(log)
+    rest = b"" if not line.endswith(b"\n") else path.read_bytes()
+    left = rest.replace(one.id.encode(), two.id.encode()).replace(b"/1", b"/2")
+    append_raw(path, line + left)
+    die(dead)
+    bad = path.with_name(f"{path.name}.bad")
+    bad.write_text("an older one")
+    recover(str(log))
+    recover(str(log))
+    assert crashed(log) == ["/1", "/2"][: 1 + bool(left)]
+    assert files(log) == [bad, path.with_name(f"{path.name}.bad-2")]
+    assert bad.read_text() == "an older one"
+    text = f"lines of a journal that can't be read: 1; it is kept as {bad}-2"
+    assert [m for m in caplog.messages if "can't" in m] == [text]
+
+
+@pytest.mark.parametrize("place", [b"[1e999,0,0]", b"[%b,%b,1]" % (BIG, BIG), b"5"])
+def test_a_place_that_is_none_costs_only_time(log: Path, place: bytes) -> None:
+    asked = exchange("/a")
+    append(log, record_of(asked))
+    path = log.with_name("log.json.wal.1")
+    text = b'B %b {"log":%b,"request":{"id":"%b"},%b}\n'
+    known = asked.id.encode()
+    path.write_bytes(
+        text % (known, place, known, GOOD) + text % (b"x", place, b"x", GOOD)
+    )
+    recover(str(log))
+    assert [record["request"]["id"] for record in records(log)] == [asked.id, "x"]
+    assert files(log) == []
+
+
+@pytest.mark.parametrize("what", ["pipe", "directory", "link", "dangling link"])
+@pytest.mark.parametrize("draft", ["", ".new"])
+def test_what_is_no_file_is_no_journal(
+    log: Path, dead: Journal, caplog: pytest.LogCaptureFixture, what: str, draft: str
+) -> None:
+    path, target = log.with_name(f"log.json.wal.1{draft}"), log.with_name("target")
+    target.write_bytes(b'R [0,0,0] {"forged":1}\n')
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(target if what == "link" else "nothing")
+    dead.begin(exchange("/a"))
+    die(dead)
+    recover(str(log))
+    # The other is recovered all the same.
+    assert crashed(log) == ["/a"]
+    assert files(log) == [path]
+    assert target.exists()
+    assert f"not this user's journal, and left alone: {path}" in caplog.messages
+
+
+def test_a_journal_of_another_user_is_left_alone(
+    log: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = log.with_name("log.json.wal.1")
+    path.write_bytes(b'R [0,0,0] {"forged":1}\n')
+    recover(str(log), os.geteuid() + 1)
+    assert not log.exists()
+    assert files(log) == [path]
+    assert caplog.messages == [f"not this user's journal, and left alone: {path}"]
+
+
+def test_an_endless_journal_is_read_within_a_bound(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kongai.recovery, "LONGEST_LINE", 1_000_000)
+    monkeypatch.setattr(kongai.recovery, "LONGEST_JOURNAL", 10_000_000)
+    path = log.with_name("log.json.wal.1")
+    path.write_bytes(b'B x {"request":{"id":"x"},%b}\n' % GOOD)
+    os.truncate(path, 200 * 2**30)
+    recover(str(log))
+    assert [record["request"]["id"] for record in records(log)] == ["x"]
+    (bad,) = files(log)
+    assert bad.name == "log.json.wal.1.bad"
+
+
+def test_a_mistake_in_the_recovery_costs_one_journal(
+    log: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = kongai.recovery._crashed
+
+    def fail(intent: Any) -> Any:
+        if intent["request"]["id"] == "x":
+            raise OverflowError("c4nary")
+        return real(intent)
+
+    monkeypatch.setattr(kongai.recovery, "_crashed", fail)
+    for number, known in enumerate((b"x", b"y")):
+        path = log.with_name(f"log.json.wal.{number}")
+        path.write_bytes(b'B %b {"request":{"id":"%b"},%b}\n' % (known, known, GOOD))
+    recover(str(log))
+    assert [record["request"]["id"] for record in records(log)] == ["y"]
+    assert [path.name for path in files(log)] == ["log.json.wal.0.bad"]
+    assert "failed to recover: OverflowError at " in caplog.text
+    assert "c4nary" not in caplog.text
 
 
 def test_a_quote_of_an_id_is_no_record(log: Path, dead: Journal) -> None:
@@ -354,10 +491,3 @@ def test_drafts_and_other_files(log: Path, dead: Journal) -> None:
 def test_a_directory_that_is_missing(tmp_path: Path) -> None:
     recover(str(tmp_path / "missing" / "log.json"))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "line", [b"", b"{", b"[]", b"{}", b'{"request":[]}', b'{"request":{"id":1}}', b"9"]
-)
-def test_what_is_no_record_has_no_id(line: bytes) -> None:
-    assert request_id_of(line) is None

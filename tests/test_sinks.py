@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from kongai import FileSink, LogSink, StreamSink
-from kongai.sinks import MAX_WAITING, encode
+from kongai.sinks import MAX_WAITING, MAX_WAITING_BYTES, encode
 
 SECRET = "c4nary-5f1d"
 
@@ -224,10 +224,15 @@ def test_a_full_disk_costs_only_its_records(
     with sink(path) as log:
         log.emit({"n": 1})
         log.emit({"n": 2})
-        assert caplog.text.count("No space left on device") == 2
+        assert log.failing
+        assert caplog.text.count("No space left on device") == 1
         path.unlink()
         log.emit({"n": 3})
+        assert not log.failing
     assert lines(path) == [{"n": 3}]
+    first, last = caplog.messages
+    assert first.endswith("; records waiting: 0, lost: 1")
+    assert last == f"the file is written again; records late: 0, lost: 2 ({path})"
 
 
 @contextmanager
@@ -268,11 +273,13 @@ def test_what_waits_is_written_without_another_record(tmp_path: Path) -> None:
     with sink(path) as log:
         for number in range(3):
             log.emit({"n": number})
+        assert log.failing
         (thread,) = retrying()
         path.parent.mkdir()
         thread.join(5)
         assert not thread.is_alive()
         assert [record["n"] for record in lines(path)] == [0, 1, 2]
+        assert not log.failing
     assert retrying() == []
 
 
@@ -485,3 +492,136 @@ def test_a_pipe_that_nobody_reads_does_not_hold_up_traffic(
     finally:
         sink.close()
         os.close(reader)
+
+
+@contextmanager
+def pipe(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A pipe, and its end for reading."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        yield path, reader
+    finally:
+        os.close(reader)
+
+
+def drain(reader: int) -> bytes:
+    """What is in a pipe now."""
+    found = b""
+    with suppress(BlockingIOError):
+        while part := os.read(reader, 65536):
+            found += part
+    return found
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+def test_a_pipe_gets_all_of_it_when_its_reader_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, reopen: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    with pipe(tmp_path) as (path, reader):
+        began, found = time.monotonic(), b""
+        with sink(path, reopen=reopen) as log:
+            for number in range(100):
+                log.emit({"n": number, "text": "x" * 10_000})
+            assert time.monotonic() - began < 0.9
+            assert log.failing
+            assert log.waiting > 80
+            while log.waiting:
+                found += drain(reader)
+                log.emit({"n": -1})
+            found += drain(reader)
+    numbers = [json.loads(line)["n"] for line in found.split(b"\n")[:-1]]
+    assert numbers[:100] == list(range(100))
+    assert set(numbers[100:]) == {-1}
+    bad, *good = caplog.messages
+    assert bad.startswith("failed to write the file: what reads it does not keep up")
+    assert bad.endswith("; records waiting: 1, lost: 0")
+    assert [message[:30] for message in good] == ["the file is written again; rec"]
+
+
+def test_the_memory_for_what_a_pipe_does_not_take_is_bounded(tmp_path: Path) -> None:
+    """Also by the very record that was begun: nothing is glued to its half."""
+    with pipe(tmp_path) as (path, reader), sink(path) as log:
+        log.emit({"n": 1, "text": "x" * (MAX_WAITING_BYTES + 1)})
+        assert log.waiting == 0
+        torn = drain(reader)
+        log.emit({"n": 2})
+        assert drain(reader) == b'\n{"n":2}\n'
+        assert torn.startswith(b'{"n":1,')
+
+
+def test_what_a_pipe_has_not_taken_is_waited_for_at_the_end(tmp_path: Path) -> None:
+    found: list[bytes] = []
+    with pipe(tmp_path) as (path, reader):
+        log = FileSink(path)
+        for number in range(20):
+            log.emit({"n": number, "text": "x" * 10_000})
+
+        def read() -> None:
+            while found[-1:] != [b"end"]:
+                found.append(drain(reader))
+                time.sleep(0.01)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        log.close()
+        found.append(b"end")
+        thread.join()
+        data = b"".join(part for part in found if part != b"end") + drain(reader)
+    numbers = [json.loads(line)["n"] for line in data.split(b"\n")[:-1]]
+    assert numbers == list(range(20))
+
+
+def test_lines_of_several_processes_do_not_mix_in_a_pipe(tmp_path: Path) -> None:
+    with pipe(tmp_path) as (path, reader), sink(path) as one, sink(path) as two:
+        for number in range(20):
+            for log in (one, two):
+                log.emit({"n": number, "text": "x" * 10_000})
+        found = b""
+        until = time.monotonic() + 20
+        while one.waiting or two.waiting:
+            assert time.monotonic() < until
+            found += drain(reader)
+            time.sleep(0.01)
+        found += drain(reader)
+    numbers = [json.loads(line)["n"] for line in found.split(b"\n")[:-1]]
+    assert sorted(numbers) == sorted([*range(20)] * 2)
+
+
+def test_nothing_is_failing_while_a_record_is_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with sink(path) as log, path.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = threading.Thread(target=log.emit, args=({"n": 1},))
+        thread.start()
+        while not log.waiting:
+            time.sleep(0.001)
+        assert not log.failing
+        fcntl.flock(other, fcntl.LOCK_UN)
+        thread.join()
+        assert not log.failing
+
+
+def test_a_file_that_can_not_be_closed_properly_is_logged_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = os.close
+
+    def fail(descriptor: int) -> None:
+        real(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "a.json"
+    log = FileSink(path)
+    log.emit({"n": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fail)
+        log.reopen()
+        log.emit({"n": 2})
+        log.close()
+    assert lines(path) == [{"n": 1}, {"n": 2}]
+    told = f"failed to close the file: Input/output error ({path})"
+    # The place of the file is looked at once, too.
+    assert set(caplog.messages) == {told}

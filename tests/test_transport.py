@@ -19,6 +19,7 @@ import requests
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.names import AddressInfo, Names
+from kongai.tls import TLS
 from kongai.transport import RequestsTransport
 from tests.live.ports import Listener, black_hole, closed_port
 from tests.live.upstream import Connection, FakeUpstream, Request
@@ -1048,6 +1049,22 @@ def test_the_authorities_are_those_that_requests_brings_along(
     assert sorted(found) == sorted(there)
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+def test_a_pool_is_complete_before_another_thread_can_find_it() -> None:
+    found: list[tuple[bool, Any]] = []
+
+    class Watched(dict[Any, Any]):
+        def __setitem__(self, key: Any, pool: Any) -> None:
+            found.append((hasattr(pool, "names"), pool.depth))
+            super().__setitem__(key, pool)
+
+    with transport() as sender:
+        sender._pools = Watched()
+        tls = TLS(depth=3)
+        request = asking(443, scheme="https", host="localhost", tls=tls)
+        assert sender._pool(request) is sender._pool(request)
+    assert found == [(True, 3)]
 
 
 def test_authorities_are_loaded_once() -> None:

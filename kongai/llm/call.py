@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 from kongai.llm.formats import AnswerFacts, StreamFilter
 from kongai.llm.translate import StreamTranslator, Translation
 
+LONGEST_NAME = 256
+"""Characters of a name, such as a model's, that are kept for records and headers."""
+
+
+def cut(name: str | None) -> str | None:
+    """As much of a name that a client or a provider has written as is kept."""
+    return name if name is None else name[:LONGEST_NAME]
+
 
 @dataclass(slots=True)
 class Call:
@@ -21,9 +29,14 @@ class Call:
     chat: bool
     """Whether it is what the route is for: one that is read and counted."""
     body: bytes | None = None
-    """The request's body as the provider gets it, if it was read."""
+    """The request's body as the provider gets it, if it was read, and while something
+    needs it."""
+    prompt_estimate: int | None = None
+    """Tokens of the prompt, where they were estimated before the body was dropped."""
     request_model: str | None = None
+    """The model that is asked, `LONGEST_NAME` characters of it at most."""
     response_model: str | None = None
+    """The model that answered, likewise."""
     streaming: bool = False
     reader: AnswerFacts | None = None
     """What is known of the answer; there once a chat answer with status 200 is."""

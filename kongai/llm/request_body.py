@@ -28,19 +28,21 @@ HALF_PAIR = (
 )
 TWICE = "request body has a member twice"
 
-_KNOWN = {
-    name: f'request body has "{name}" twice'
-    for name in ("input", "max_tokens", "messages", "model", "prompt", "stream")
-}
+_KNOWN = frozenset(
+    {
+        *("dimensions", "input", "max_completion_tokens", "max_tokens", "messages"),
+        *("model", "prompt", "stream", "stream_options"),
+        *("temperature", "top_k", "top_p"),
+    }
+)
+"""The members by which the gateway decides, and those that it sets."""
 _HEX = rb"[0-9a-fA-F]"
 _HIGH, _LOW = rb"[dD][89abAB]" + _HEX * 2, rb"[dD][c-fC-F]" + _HEX * 2
-# A backslash counts if an even number of others stands before it; who writes more than
-# these does not mean it.
-_HALF = re.compile(
-    rb"(?<!\\)((?:\\\\){0,100}\\u)"
-    rb"(?:%b(?!\\u%b)|(?<!\\u%b\\u)%b)" % (_HIGH, _LOW, _HIGH, _LOW)
-)
+# Begins with what is there literally: that is looked for quickly.
+_HALF = re.compile(rb"\\u(?:%b(?!\\u%b)|(?<!\\u%b\\u)%b)" % (_HIGH, _LOW, _HIGH, _LOW))
 _MOST_HALVES = 1000
+_MOST_BACKSLASHES = 200
+_REPLACEMENT = rb"\ufffd"
 # A byte-order mark, or a character of ASCII beside a zero.
 _WIDE = re.compile(rb"\xfe\xff|\xff\xfe|\0{1,3}[\x01-\x7f]|[\x01-\x7f]\0")
 _PLACE = re.compile(r"\(byte ([0-9]+)\)")
@@ -137,10 +139,20 @@ def without_halves(body: bytes) -> bytes:
 
     What is written is not looked at otherwise: it may be no JSON at all.
     """
-    if b"\\u" not in body:
-        return body
-    mended, count = _HALF.subn(rb"\1fffd", body, count=_MOST_HALVES)
-    return mended if count < _MOST_HALVES else body
+    pieces: list[bytes] = []
+    end = 0
+    for count, found in enumerate(_HALF.finditer(body)):
+        if count == _MOST_HALVES:
+            return body
+        start = found.start()
+        before = body[max(0, start - _MOST_BACKSLASHES) : start]
+        backslashes = len(before) - len(before.rstrip(b"\\"))
+        # A backslash counts if an even number of others stands before it; who writes
+        # more than these does not mean it.
+        if backslashes % 2 == 0 and backslashes < _MOST_BACKSLASHES:
+            pieces += (body[end:start], _REPLACEMENT)
+            end = found.end()
+    return b"".join((*pieces, body[end:])) if pieces else body
 
 
 def exact_members(body: bytes) -> Mapping[str, msgspec.Raw]:
@@ -157,12 +169,16 @@ def exact_members(body: bytes) -> Mapping[str, msgspec.Raw]:
 
 def _members(body: bytes) -> dict[str, msgspec.Raw]:
     seen: set[str] = set()
+    misspelt: list[str] = []
 
     def named(kind: type[_Name], name: str) -> _Name:
         # Go's JSON, which Ollama has, takes names in any case for the same.
         folded = name.casefold()
         if folded in seen:
-            raise BadBody(_KNOWN.get(folded, TWICE))
+            known = folded in _KNOWN
+            raise BadBody(f'request body has "{folded}" twice' if known else TWICE)
+        if folded != name and folded in _KNOWN:
+            misspelt.append(folded)
         if len(seen) == MAX_MEMBERS:
             raise BadBody(TOO_MANY)
         seen.add(folded)
@@ -171,6 +187,9 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
     members = msgspec.json.decode(body, type=_MEMBERS, dec_hook=named)
     if not body.isascii():
         body.decode()  # msgspec does not look into what it skips
+    if misspelt:
+        # What is not checked here would be obeyed there.
+        raise BadBody(f'request body has "{misspelt[0]}" in another spelling')
     return members
 
 

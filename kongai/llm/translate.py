@@ -76,6 +76,11 @@ class Translation:
         self._names = shorten(self.chat, dialect.longest_tool_name)
         return self._provider.encode_request(self.chat, dialect)
 
+    def let_go_of_prompt(self) -> None:
+        """Keep of the request, once it is written, what its answer needs: little."""
+        self.chat.model, self.chat.messages, self.chat.tools = None, [], []
+        self.chat.output = None
+
     def answer(self, body: bytes, envelope: Envelope) -> tuple[bytes, ChatAnswer]:
         """A whole answer for the client, and what it says.
 

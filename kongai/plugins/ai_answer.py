@@ -11,7 +11,7 @@ from kongai import redact
 from kongai.content_coding import ContentDecoder
 from kongai.errors import GatewayError, UpstreamError, UpstreamTruncated
 from kongai.exchange import Exchange, UpstreamRequest, UpstreamResponse
-from kongai.llm.call import Call
+from kongai.llm.call import Call, cut
 from kongai.llm.chat import Untranslatable
 from kongai.llm.formats import AnswerReader, Envelope
 from kongai.llm.formats.along import MAX_WHOLE_ANSWER
@@ -109,7 +109,7 @@ def read_along(
     finally:
         call.received = time.perf_counter()
         reader.end()
-        call.response_model = reader.model
+        call.response_model = cut(reader.model)
     if decoder.broken or reader.lost:
         return
     if not decoder.complete:
@@ -163,7 +163,7 @@ def translated_stream(
     finally:
         call.received = time.perf_counter()
         translator.estimate()
-        call.response_model = translator.model
+        call.response_model = cut(translator.model)
         note_losses(call, translator.losses())
     if not (translator.finished and decoder.complete):
         raise UpstreamTruncated(ended="no_terminal_event")
@@ -219,7 +219,7 @@ def translated_whole(exchange: Exchange, call: Call, translation: Translation) -
             f"transformation failed from type {call.provider}://llm/v1/chat: {reason}"
         ) from error
     call.received = call.first_token = time.perf_counter()
-    call.response_model = answer.model
+    call.response_model = cut(answer.model)
     call.reader = WholeFacts(translation.usage(answer), answer.model)
     note_losses(call, answer.losses.names())
     return written

@@ -29,7 +29,7 @@ from kongai.llm.call import Call
 from kongai.llm.chat import GaveUp, Untranslatable
 from kongai.llm.translate import Translation
 from kongai.plugin import Plugin
-from kongai.plugins import ai_answer, ai_request
+from kongai.plugins import ai_answer, ai_prompt, ai_request
 from kongai.plugins.ai_endpoint import Endpoint
 from kongai.plugins.ai_paths import below_route
 from kongai.plugins.ai_proxy_config import AIProxyConfig
@@ -274,6 +274,11 @@ class AIProxy(Plugin):
         assert upstream is not None
         if self.config.logging.log_payloads:
             call.payload = []
+        else:
+            # Nobody sends it again, now that it is answered.
+            exchange.forget_body()
+            if not self._may_estimate(call, upstream):
+                ai_prompt.let_go(exchange, call)
         if call.answer is not None:
             if call.payload is not None:
                 call.payload.append(call.answer)
@@ -288,8 +293,21 @@ class AIProxy(Plugin):
         provider = self._provider
         reader = provider.stream_reader() if call.streaming else provider.whole_reader()
         call.reader = reader
+        if call.body is not None and call.payload is None:
+            chunks = ai_prompt.kept_for_the_count(
+                chunks,
+                exchange,
+                call,
+                reader,
+                lambda: self._statistics.estimated_prompt(exchange, call),
+            )
         measured = ai_answer.is_measured(upstream)
         return ai_answer.read_along(chunks, call, reader, decoder, measured=measured)
+
+    def _may_estimate(self, call: Call, upstream: UpstreamResponse) -> bool:
+        """Whether the body is needed for the record, should a count be missing."""
+        counted = call.chat and upstream.status == 200 and call.translation is None
+        return counted and self.config.logging.log_statistics
 
 
 def _make_plain(call: Call, upstream: UpstreamResponse, response: Response) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from kongai import redact
 from kongai.errors import RequestRejected
 from kongai.exchange import BodyTooLarge, Exchange
-from kongai.llm.call import Call
+from kongai.llm.call import Call, cut
 from kongai.llm.chat import Untranslatable
 from kongai.llm.formats import Dialect, RequestFacts
 from kongai.llm.json_fields import with_fields
@@ -67,7 +67,7 @@ def prepare(exchange: Exchange, call: Call, config: AIProxyConfig) -> None:
         RequestRejected: with Kong's text, in the order of Kong's rules.
     """
     body = read_body(exchange, config.max_request_body_size or None)
-    call.request_model = config.model.name
+    call.request_model = cut(config.model.name)
     if config.logging.log_payloads:
         # Whoever answers may quote the client's credentials.
         also = exchange.secret_names
@@ -86,13 +86,13 @@ def prepare(exchange: Exchange, call: Call, config: AIProxyConfig) -> None:
 
 def _prepare(body: bytes, call: Call, config: AIProxyConfig) -> None:
     facts = config.client_format.read_request(body)
-    call.request_model = facts.model or config.model.name
+    call.request_model = cut(facts.model or config.model.name)
     call.streaming = facts.streaming
     other = facts.kind == _EMBEDDINGS and config.route_type != _EMBEDDINGS
     if not facts.has_prompt or other:
         raise NoRequest("JSON, but without a prompt")
     model = _model(facts, config)
-    call.request_model = model
+    call.request_model = cut(model)
     if facts.ambiguous:
         raise RequestRejected(_AMBIGUOUS)
     if facts.kind != config.route_type:
@@ -137,10 +137,12 @@ def _translated(body: bytes, call: Call, config: AIProxyConfig, model: str) -> b
                 setattr(chat, name, value)
         provider = provider_format(config.provider_format)
         call.translation = Translation(config.client_format, provider, chat)
-        return call.translation.request(config.dialect(model))
+        written = call.translation.request(config.dialect(model))
     except Untranslatable as error:
         target = f"{call.provider}://{config.route_type}"
         raise RequestRejected(f"error transforming to {target}: {error}") from error
+    call.translation.let_go_of_prompt()
+    return written
 
 
 def _native(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kongai import redact
 from kongai.exchange import Exchange, milliseconds
-from kongai.llm.call import Call
+from kongai.llm.call import Call, cut
 from kongai.llm.chat import Untranslatable
 from kongai.llm.estimate import prompt_words
 from kongai.llm.pricing import PriceTable, price_table, tier_factor, typed_table
@@ -59,17 +59,19 @@ class Statistics:
         if call.chat:
             usage = call.reader.usage if call.reader else Usage()
             if usage.estimated and not usage.prompt_tokens:
-                usage.prompt_tokens = self._estimated_prompt(exchange, call)
+                usage.prompt_tokens = self.estimated_prompt(exchange, call)
             fields["usage"] = self._usage(exchange, call, usage, latency)
         if self._target.logging.log_payloads:
             fields["payload"] = self._payload(exchange, call)
         exchange.log.set("ai.proxy", fields)
         session = exchange.headers.get("x-claude-code-session-id")
         if session is not None:
-            exchange.log.set("kongai.session", session)
+            exchange.log.set("kongai.session", cut(session))
 
-    def _estimated_prompt(self, exchange: Exchange, call: Call) -> int:
-        """Kong's estimate, by the words of the messages."""
+    def estimated_prompt(self, exchange: Exchange, call: Call) -> int:
+        """Kong's estimate of the prompt's tokens, by the words of the messages."""
+        if call.prompt_estimate is not None:
+            return call.prompt_estimate
         if call.chat and self._target.route_type == "llm/v1/chat":
             with suppress(Untranslatable):
                 chat = self._format.decode_request(call.body or exchange.body or b"")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
-from kongai.errors import LogUnavailable
+from kongai.errors import LogUnavailable, whereabouts
 from kongai.exchange import Exchange
 from kongai.journal import Journal
 from kongai.log import line
@@ -30,6 +31,8 @@ LogPath = Annotated[
 
 LogPolicy = Literal["best_effort", "required"]
 """What becomes of requests while the log can't be written."""
+
+_logger = logging.getLogger("kongai")
 
 
 class FileLogConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +106,7 @@ class FileLog(Plugin):
         )
 
     def init_worker(self) -> None:
-        """Record what a process that was killed has left."""
+        """Record what a process that was killed has left. Nothing is raised."""
         self.journal.open()
 
     def access(self, exchange: Exchange) -> None:
@@ -113,7 +116,7 @@ class FileLog(Plugin):
             LogUnavailable: a record is required, and could not be written.
         """
         noted = self.journal.begin(exchange)
-        if self._required and (self.sink.waiting or not noted):
+        if self._required and (self.sink.failing or not noted):
             raise LogUnavailable
 
     def log(self, exchange: Exchange) -> None:
@@ -122,10 +125,18 @@ class FileLog(Plugin):
         self.sink.append(line(exchange), partial(self.journal.end, exchange.id))
 
     def reopen(self) -> None:
-        """Open the file anew with the next record."""
-        self.sink.reopen()
+        """Open the file anew with the next record. Nothing is raised."""
+        _quietly(self.sink.reopen)
 
     def close(self) -> None:
-        """Close the file."""
-        self.sink.close()
-        self.journal.close()
+        """Close the file. Nothing is raised."""
+        _quietly(self.sink.close)
+        _quietly(self.journal.close)
+
+
+def _quietly(step: Callable[[], None]) -> None:
+    """Do what must not keep a server from its next step; a failure is logged."""
+    try:
+        step()
+    except Exception as error:
+        _logger.error("failed to close the log: %s", whereabouts(error))

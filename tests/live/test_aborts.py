@@ -15,7 +15,7 @@ import pytest
 
 from .anthropic_api import message_events, sse
 from .conftest import MODEL, PATH, USAGE, Line, record_where, request_body
-from .harness import Gateway, howto_config, wait_until
+from .harness import LOG_PATH, Gateway, howto_config, wait_until
 from .ports import black_hole
 from .upstream import Connection, Request
 
@@ -435,3 +435,32 @@ def left_after(
         else:
             assert connections[0].closed_by_peer(5)
         return time.monotonic() - left_at
+
+
+@pytest.mark.parametrize("leave", [fin, rst])
+def test_while_the_body_comes_and_nobody_takes_it(leave: Leave) -> None:
+    """What is passed on as it comes waits for the upstream; the client need not."""
+    with black_hole() as port:
+        config = f"""
+_format_version: "3.0"
+services:
+- name: files
+  url: http://127.0.0.1:{port}
+  routes: [{{name: files, paths: [/files]}}]
+plugins:
+- name: file-log
+  config: {{path: {LOG_PATH}}}
+"""
+        with Gateway(config) as gateway:
+            host, _, at = gateway.url.removeprefix("http://").partition(":")
+            with socket.create_connection((host, int(at)), timeout=5) as sock:
+                head = (
+                    b"POST /files HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n"
+                )
+                sock.sendall(head + b"x" * 100)
+                time.sleep(0.2)
+                left_at = time.monotonic()
+                leave(sock)
+                [record] = gateway.records(1)
+            assert time.monotonic() - left_at < 1
+            assert record["kongai"] == {"ended": "client_abort", "phase": "upstream"}

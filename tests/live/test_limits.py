@@ -220,12 +220,29 @@ def test_more_connections_than_there_may_be(small: Line) -> None:
         assert time.monotonic() - start < 3
 
 
+def test_those_who_were_turned_away_take_no_place(small: Line) -> None:
+    with trailer(small.gateway, next_request(small)) as after, ExitStack() as late:
+        with ExitStack() as inside:
+            for _ in range(12):
+                inside.enter_context(open_to(small))
+            for _ in range(12):
+                sock = late.enter_context(open_to(small))
+                assert sock.recv(12) == b"HTTP/1.1 503"
+        for _ in range(8):
+            after.expects(small.ask(request_body()), "ok")
+
+
 def test_more_bodies_than_memory_has_room_for(small: Line) -> None:
     with trailer(small.gateway, next_request(small)) as after, ExitStack() as stack:
         big = request_body(system="x" * 1_500_000)
+        idle = stack.enter_context(open_to(small))
+        # A length alone takes no room: whoever announces much may never send it.
+        idle.sendall(head(len(big)) + big[:1000])
+        after.expects(None, "client_abort")
+        time.sleep(0.1)
+        after.expects(small.ask(big), "ok")
         waiting = stack.enter_context(open_to(small))
-        # The length alone takes the room, long before the body is there.
-        waiting.sendall(head(len(big)) + big[:1000])
+        waiting.sendall(head(len(big)) + big[:-1000])
 
         def refused() -> bool:
             answer = small.ask(big)
@@ -240,7 +257,7 @@ def test_more_bodies_than_memory_has_room_for(small: Line) -> None:
         with connection.getresponse() as response:
             assert response.status == 503
         after.expects(response.headers["x-kong-request-id"], "overload")
-        waiting.sendall(big[1000:])
+        waiting.sendall(big[-1000:])
         with HTTPResponse(waiting, method="POST") as response:
             response.begin()
             assert response.status == 200
@@ -248,3 +265,16 @@ def test_more_bodies_than_memory_has_room_for(small: Line) -> None:
             response.read()
         # And when it is answered, there is room again.
         after.expects(small.ask(big), "ok")
+
+
+def test_a_body_whose_answer_streams_takes_no_room(small: Line) -> None:
+    with trailer(small.gateway, next_request(small)) as after, ExitStack() as stack:
+        small.upstream.handler = Waiting()
+        big = request_body(stream=True, system="x" * 1_500_000)
+        for _ in range(2):
+            connection = stack.enter_context(closing(small.connect()))
+            connection.request("POST", PATH, big, dict(request_headers()))
+            response = connection.getresponse()
+            assert response.status == 200
+            after.expects(response.headers["x-kong-request-id"], "client_abort")
+            assert response.read1().startswith(b"event: message_start")

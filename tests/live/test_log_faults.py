@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -155,3 +155,65 @@ def test_a_log_that_another_process_keeps_locked() -> None:
         size = busy.log.stat().st_size
         fcntl.flock(file, fcntl.LOCK_UN)
         wait_until(lambda: busy.log.stat().st_size > size, "later record")
+
+
+def test_a_pipe_whose_reader_pauses() -> None:
+    """All that was answered is in it, each record whole; standard error is short."""
+    with FakeUpstream(whole) as upstream:
+        url = f"{upstream.url}/v1/messages"
+        gateway = Gateway(howto_config(url, f"{LOG_PATH}.pipe"))
+        log = gateway.log_path.with_name(f"{gateway.log_path.name}.pipe")
+        os.mkfifo(log)
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        found = b""
+        with gateway:
+            busy = Busy(gateway, log)
+            with busy.traffic():
+                # The pipe has room for some tens of them.
+                wait_until(lambda: len(busy.answers) > 150, "answer")
+            until = time.monotonic() + 10
+            while found.count(b"\n") < len(busy.answers):
+                assert time.monotonic() < until, "a record"
+                found += drain(reader)
+                time.sleep(0.02)
+            assert gateway.stop() == 0
+            assert drain(reader) == b""
+            os.close(reader)
+            assert {answer.status for answer in busy.answers} == {200}
+            assert busy.slowest < 3
+            logged = [json.loads(line) for line in found.split(b"\n")[:-1]]
+            assert sorted(each["request"]["id"] for each in logged) == busy.ids()
+            assert gateway.stderr_text().count("does not keep up") == 1
+            assert " lost: 0" in gateway.stderr_text()
+
+
+def drain(reader: int) -> bytes:
+    """What is in a pipe now."""
+    found = b""
+    with suppress(BlockingIOError):
+        while part := os.read(reader, 65536):
+            found += part
+    return found
+
+
+def test_what_stands_beside_the_log_does_not_stop_the_gateway() -> None:
+    with FakeUpstream(whole) as upstream:
+        gateway = Gateway(howto_config(f"{upstream.url}/v1/messages"))
+        beside = f"{gateway.log_path}.wal."
+        os.mkfifo(f"{beside}1")
+        os.symlink("/dev/zero", f"{beside}2")
+        Path(f"{beside}3").write_bytes(b'B x {"log":[1e999,0,0]}\n')
+        Path(f"{beside}4").touch()
+        os.truncate(f"{beside}4", 200 * 2**30)
+        with gateway:
+            busy = Busy(gateway, gateway.log_path)
+            with busy.traffic(clients=1):
+                wait_until(lambda: len(busy.answers) > 2, "answer")
+            assert gateway.stop() == 0
+            left = sorted(path.name for path in gateway.directory.glob("*.wal.*"))
+            assert [name.partition(".wal.")[2] for name in left] == [
+                *("1", "2", "3.bad", "4.bad")
+            ]
+            errors = gateway.stderr_text()
+            assert errors.count("not this user's journal, and left alone: ") == 2
+            assert errors.count("lines of a journal that can't be read: 1") == 2

@@ -170,6 +170,39 @@ def test_workers_stop_together_and_finish_their_streams() -> None:
         assert record["kongai"]["ended"] == "ok"
 
 
+def test_ctrl_c_at_a_terminal_lets_streams_finish(tmp_path: Path) -> None:
+    """A terminal sends SIGINT to the parent and to the workers."""
+    slowly = Slowly()
+    config, said = tmp_path / "kong.yml", tmp_path / "stderr.txt"
+    with FakeUpstream(slowly) as upstream:
+        config.write_text(
+            howto_config(f"{upstream.url}/v1/messages", str(tmp_path / "log"))
+        )
+        with said.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, SERVE, "--port", "0", "--workers", "2", config],
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        try:
+            wait_until(lambda: "listening" in said.read_text("utf-8"), "word")
+            found = re.search(r"listening on http://(\S+)", said.read_text("utf-8"))
+            assert found
+            with closing(HTTPConnection(found[1], timeout=5)) as connection:
+                response = start_stream(connection)
+                os.killpg(process.pid, signal.SIGINT)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.3)
+                slowly.go_on.set()
+                assert response.read() == b"".join(EVENTS[1:])
+            assert process.wait(5) == 0
+        finally:
+            slowly.go_on.set()
+            process.kill()
+            process.wait()
+
+
 def test_a_port_of_another_gateways_workers_is_not_shared() -> None:
     with serving("--workers", "2") as (line, _):
         port = line.gateway.url.rpartition(":")[2]
@@ -178,29 +211,55 @@ def test_a_port_of_another_gateways_workers_is_not_shared() -> None:
             Gateway(config, "--port", port, "--workers", "2").__enter__()
 
 
-BROKEN = """
-from kongai import Plugin
+def broken_in(folder: Path, phase: str) -> dict[str, str]:
+    """An environment with a plugin that makes a mistake in one of its phases."""
+    (folder / "broken.py").write_text(
+        "from kongai import Plugin\n"
+        "class Broken(Plugin):\n"
+        '    name = "broken"\n'
+        f"    def {phase}(self) -> None:\n"
+        '        raise ValueError("sk-ant-canary")\n',
+        "utf-8",
+    )
+    package = folder / "broken-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Name: broken\nVersion: 1.0\n", "utf-8")
+    entry = f"[{PLUGIN_GROUP}]\nbroken = broken:Broken\n"
+    (package / "entry_points.txt").write_text(entry, "utf-8")
+    return {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
 
-class Broken(Plugin):
-    name = "broken"
 
-    def init_worker(self) -> None:
-        raise ValueError("sk-ant-canary")
-"""
+@pytest.mark.parametrize("phase", ["reopen", "prepare_close", "close"])
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_plugins_mistake_outside_of_requests_stops_nobody(
+    tmp_path: Path, count: str, phase: str
+) -> None:
+    env = broken_in(tmp_path, phase)
+    with FakeUpstream(whole) as upstream:
+        config = howto_config(f"{upstream.url}/v1/messages")
+        config += "plugins:\n- name: broken\n"
+        with Gateway(config, "--workers", count, env=env) as gateway:
+            line = Line(gateway, upstream)
+            os.kill(gateway.pid, signal.SIGUSR1)
+            os.kill(gateway.pid, signal.SIGHUP)
+            wait_until(
+                lambda: gateway.stderr_text().count("reloaded") == int(count), "word"
+            )
+            assert line.ask(request_body()).status == 200
+            assert gateway.stop() == 0
+            gateway.records(1)
+            assert list(gateway.directory.glob("*.wal.*")) == []
+            assert "ValueError at " in gateway.stderr_text()
+            assert "canary" not in gateway.stderr_text()
+            assert "Traceback" not in gateway.stderr_text()
 
 
 @pytest.mark.parametrize("count", ["1", "2"])
 def test_a_plugin_that_cannot_start_ends_the_gateway(
     tmp_path: Path, count: str
 ) -> None:
-    (tmp_path / "broken.py").write_text(BROKEN, "utf-8")
-    package = tmp_path / "broken-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Name: broken\nVersion: 1.0\n", "utf-8")
-    entry = f"[{PLUGIN_GROUP}]\nbroken = broken:Broken\n"
-    (package / "entry_points.txt").write_text(entry, "utf-8")
     config = howto_config("http://127.0.0.1:1") + "plugins:\n- name: broken\n"
-    env = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    env = broken_in(tmp_path, "init_worker")
     with pytest.raises(RuntimeError, match="exited with 1") as failed:
         Gateway(config, "--workers", count, env=env).__enter__()
     assert "ValueError" in str(failed.value)

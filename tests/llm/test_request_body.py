@@ -17,6 +17,8 @@ from kongai.llm.request_body import (
     read_body,
 )
 
+MEGABYTE = 1024 * 1024
+
 
 def test_the_members_are_as_they_are_written() -> None:
     body = b'{ "a" : [1, 2.0] ,\n"b": {"c": -0}, "\\u00e9":1e999, "d": 9%b }' % (
@@ -116,6 +118,19 @@ def test_two_members_of_one_name(first: bytes, spaces: bytes) -> None:
         read_body(body)
 
 
+@pytest.mark.parametrize("name", ["Stream", "STREAM", "\u017ftream", "\\u0053tream"])
+def test_a_member_that_others_may_take_for_one_that_counts(name: str) -> None:
+    """Go's JSON, and so Ollama's, takes it for `stream`."""
+    body = f'{{"model":"m","{name}":true,"x":1}}'
+    with pytest.raises(BadBody, match='^request body has "stream" in another spelling'):
+        read_body(body.encode())
+
+
+def test_a_spelling_that_nothing_depends_on() -> None:
+    assert read_body(b'{"\\u0073tream":true,"Metadata":1,"maxTokens":1}').exact
+    assert read_body(b'{"x":{"Stream":true}}').exact
+
+
 def test_a_name_that_a_client_made_up_is_not_repeated() -> None:
     with pytest.raises(BadBody, match="^request body has a member twice$"):
         read_body(b'{"sk-ant-canary":1,"sk-ant-canary":2}')
@@ -183,6 +198,20 @@ def test_what_only_looks_like_half_of_a_pair(written: bytes) -> None:
     assert bytes(exact_members(body)["x"]) == written
 
 
+def test_half_of_a_pair_beside_one_that_is_only_written_of() -> None:
+    written = rb'"%b\\ud83d \ud83d\ude00 \ud83d"' % (rb"\\ud83d " * 300)
+    read = read_body(b'{"x":%b}' % written).text("x")
+    assert read == "\\ud83d " * 301 + "😀 \ufffd"
+
+
+def test_half_of_a_pair_is_found_in_no_time() -> None:
+    """Some 20 ms for 16 MB; a second where every byte is looked at in turn."""
+    body = b'{"a":"%b\\ud83d"}' % (b"x" * 16 * MEGABYTE)
+    started = time.process_time()
+    assert request_body.without_halves(body).endswith(b'\\ufffd"}')
+    assert time.process_time() - started < 0.4
+
+
 def test_as_many_members_as_are_allowed() -> None:
     members = [b'"%d":0' % number for number in range(MAX_MEMBERS)]
     assert len(exact_members(b"{" + b",".join(members) + b"}")) == MAX_MEMBERS
@@ -199,7 +228,6 @@ def test_anything_is_read_or_refused(body: bytes) -> None:
     assert json.loads(body.decode()).keys() == members.keys()
 
 
-MEGABYTE = 1024 * 1024
 BOMBS = {
     "arrays": b'{"messages":[' + b"[]," * (MEGABYTE // 3) + b"[]]}",
     "numbers": b'{"messages":[1' + b",1" * (MEGABYTE // 2) + b"]}",

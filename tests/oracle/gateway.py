@@ -16,7 +16,7 @@ from tests.live.ports import Listener
 class _Alone:
     """Nobody looks out for clients that leave, and each has a thread of its own."""
 
-    def watch(self) -> None:
+    def watch(self, *, whole: bool) -> None:
         pass
 
     def unwatch(self) -> None:

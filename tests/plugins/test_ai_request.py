@@ -48,6 +48,35 @@ def test_which_model_is_asked(
     assert gateway.record["ai"]["proxy"]["meta"]["request_model"] == sent
 
 
+@pytest.mark.parametrize("client", ["openai", "anthropic"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_long_name_goes_up_whole_and_is_cut_for_the_record(
+    client: str, status: int
+) -> None:
+    name = "m" * 100_000
+    upstream = answer(completion(model="n" * 100_000), status)
+    gateway = Gateway(client, "openai", upstream)
+    got = gateway.ask(asked(model=name))
+    assert gateway.sent["model"] == name
+    assert len(str(got.headers)) < 2_000
+    meta = gateway.record["ai"]["proxy"]["meta"]
+    assert meta["request_model"] == "m" * 256
+    assert meta["response_model"] == ("n" if status == 200 else "m") * 256
+
+
+def test_names_are_compared_whole() -> None:
+    long = "a" * 300
+    gateway = openai(model={"name": "b", "model_alias": long})
+    assert gateway.ask(asked(model=long)).status == 200
+    assert gateway.ask(asked(model=long + "c")).status == 400
+
+
+def test_a_long_name_that_is_refused_is_cut_too() -> None:
+    gateway = openai(model={"name": "b"})
+    assert gateway.ask(asked(model="a" * 100_000)).status == 400
+    assert gateway.record["ai"]["proxy"]["meta"]["request_model"] == "a" * 256
+
+
 @pytest.mark.parametrize(
     ("model", "body", "text"),
     [

@@ -312,3 +312,13 @@ def test_payloads_of_a_call_that_had_none() -> None:
     logging = {"log_statistics": True, "log_payloads": True}
     record = written(call(), logging=logging)
     assert record["ai"]["proxy"]["payload"] == {"request": "", "response": ""}
+
+
+def test_of_a_session_only_a_names_length_is_kept() -> None:
+    record = written(call(), headers={"X-Claude-Code-Session-Id": "s" * 10_000})
+    assert record["kongai"]["session"] == "s" * 256
+
+
+def test_an_estimate_that_was_made_before_the_body_was_dropped() -> None:
+    done = call(Usage(0, 7, estimated=True), prompt_estimate=12)
+    assert usage_of(done)["prompt_tokens"] == 12

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import json
@@ -390,6 +391,83 @@ def test_a_log_that_falls_behind_refuses_requests_if_it_is_required(
     proxy.close()
     ended = [record["kongai"]["ended"] for record in records(path)]
     assert ended == ["ok", "log_unavailable", "ok"]
+
+
+def test_a_log_that_is_only_busy_refuses_nothing(tmp_path: Path) -> None:
+    """Records that are being written, or wait for another process, are none lost."""
+    path = tmp_path / "log.json"
+    proxy = gateway(FileLog(path, log_policy="required"), Noting("x" * 50_000))
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: ask(proxy), range(400))) == {200}
+    proxy.close()
+
+
+def test_a_pipe_that_nobody_reads_refuses_requests_if_it_is_required(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    proxy = gateway(FileLog(path, log_policy="required"))
+    assert [ask(proxy), ask(proxy)] == [200, 503]
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    # What was refused has a record, too, and that one is written.
+    assert [ask(proxy), ask(proxy)] == [503, 200]
+    proxy.close()
+    os.close(reader)
+
+
+def test_closing_never_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server has more to do than that when it stops."""
+    real = os.close
+
+    def fail(descriptor: int) -> None:
+        real(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "log.json"
+    log = FileLog(path)
+    ask(gateway(log))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fail)
+        log.reopen()
+        log.close()
+    assert set(caplog.messages) == {
+        f"failed to close the file: Input/output error ({name})"
+        for name in (path, journal_path(path))
+    }
+    assert os.listdir(tmp_path) == ["log.json"]
+
+
+def test_a_mistake_at_closing_does_not_keep_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ValueError("c4nary")
+
+    log = FileLog(tmp_path / "log.json")
+    log.init_worker()
+    monkeypatch.setattr(log.sink, "close", fail)
+    monkeypatch.setattr(log.sink, "reopen", fail)
+    log.reopen()
+    log.close()
+    assert os.listdir(tmp_path) == []
+    one, two = caplog.messages
+    assert one.startswith("failed to close the log: ValueError at ")
+    assert "c4nary" not in one + two
+
+
+def test_nothing_beside_the_log_keeps_it_from_starting(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    os.mkfifo(f"{path}.wal.1")
+    Path(f"{path}.wal.2").write_bytes(b'B x {"log":[1e999,0,0]}\n')
+    log = FileLog(path)
+    log.init_worker()
+    proxy = gateway(log)
+    assert ask(proxy) == 200
+    proxy.close()
+    assert len(records(path)) == 1
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout"])

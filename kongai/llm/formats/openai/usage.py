@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from kongai.llm.usage import Usage, count_of
+
+_LONGEST_NAME, _MOST_DETAILS = 64, 100
 
 
 def read_usage(given: Mapping[str, Any], usage: Usage) -> None:
@@ -80,5 +83,7 @@ def _details(given: Mapping[str, Any], name: str) -> dict[str, int]:
     details = given.get(name)
     if not isinstance(details, Mapping):
         return {}
-    counts = {key: _count(details, key) for key in details}
+    # They are the provider's own, and go into the record.
+    names = (key for key in details if len(key) <= _LONGEST_NAME)
+    counts = {key: _count(details, key) for key in islice(names, _MOST_DETAILS)}
     return {key: count for key, count in counts.items() if count is not None}

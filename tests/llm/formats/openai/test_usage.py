@@ -160,3 +160,12 @@ def test_what_is_written_of_an_answer_of_another_format() -> None:
     }
     assert written_usage(counted(100, 20)) == PLAIN
     assert written_usage(Usage()) == {}
+
+
+def test_details_of_any_name_have_a_limit() -> None:
+    details = {"x" * 65: 1, "cached_tokens": 2, **{str(n): n for n in range(1, 200)}}
+    usage = Usage()
+    read_usage({"prompt_tokens": 5, "prompt_tokens_details": details}, usage)
+    assert usage.cached_tokens == 2
+    assert len(usage.given_prompt_details) == 100
+    assert all(len(name) <= 64 for name in usage.given_prompt_details)
