@@ -1,0 +1,1 @@
+"""Long tests: load, endurance, signals and slow peers, with processes on every side."""
