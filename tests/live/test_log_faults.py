@@ -141,9 +141,10 @@ def test_a_disk_that_is_full_for_a_while() -> None:
         assert busy.log.stat().st_size <= room
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
         wait_until(lambda: busy.log.stat().st_size > room, "later record")
+        well = "the file is written again; records late: "
+        wait_until(lambda: well in busy.gateway.stderr_text(), "word of it")
         errors = busy.gateway.stderr_text()
         assert errors.count("failed to write the file: No space left on device") == 1
-        assert "the file is written again; records late: " in errors
 
 
 def test_a_log_that_another_process_keeps_locked() -> None:
