@@ -38,7 +38,7 @@ NUMBERS = ("--max-connections", "12", "--max-exchanges", "3", "--max-body-memory
 def serving(*args: str, **ai_proxy: object) -> Iterator[Line]:
     with FakeUpstream(whole) as upstream:
         config = howto_config(f"{upstream.url}/v1/messages", **ai_proxy)
-        with Gateway(config, *args) as gateway:
+        with Gateway(config, *args, "--status-listen", "0") as gateway:
             yield Line(gateway, upstream)
             assert upstream.errors == []
 

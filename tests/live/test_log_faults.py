@@ -8,12 +8,15 @@ import os
 import resource
 import shutil
 import stat
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+
+import pytest
 
 from .conftest import Answer, exchange, request_body, whole
 from .harness import LOG_PATH, FakeUpstream, Gateway, howto_config, wait_until
@@ -76,7 +79,29 @@ class Busy:
 
 
 @contextmanager
-def busy_gateway() -> Iterator[Busy]:
+def a_folder(path: Path) -> Iterator[None]:
+    """A folder where there is room."""
+    path.mkdir()
+    yield
+
+
+@contextmanager
+def a_small_disk(path: Path) -> Iterator[None]:
+    """A file system of its own, of one megabyte."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@contextmanager
+def busy_gateway(
+    made: Callable[[Path], AbstractContextManager[None]] = a_folder,
+) -> Iterator[Busy]:
     """A gateway under traffic before, during and after what is done to its log.
 
     In the end no client has noticed anything, and the file is as it should be.
@@ -85,8 +110,8 @@ def busy_gateway() -> Iterator[Busy]:
         url = f"{upstream.url}/v1/messages"
         gateway = Gateway(howto_config(url, f"{LOG_PATH}.d/log.json"))
         log = gateway.log_path.with_name(f"{gateway.log_path.name}.d") / "log.json"
-        log.parent.mkdir()
-        with gateway:
+        with ExitStack() as folder, gateway:
+            folder.enter_context(made(log.parent))
             busy = Busy(gateway, log)
             with busy.traffic():
                 wait_until(lambda: len(busy.answers) > 50, "answer")
@@ -99,6 +124,7 @@ def busy_gateway() -> Iterator[Busy]:
             assert stat.S_IMODE(log.stat().st_mode) == 0o600
             assert list(log.parent.glob("*.wal.*")) == []
             assert busy.logged() == busy.ids()
+            folder.close()
 
 
 def by_renaming(log: Path, number: int) -> None:
@@ -145,6 +171,21 @@ def test_a_disk_that_is_full_for_a_while() -> None:
         wait_until(lambda: well in busy.gateway.stderr_text(), "word of it")
         errors = busy.gateway.stderr_text()
         assert errors.count("failed to write the file: No space left on device") == 1
+
+
+def test_a_disk_of_its_own_that_is_full_for_a_while() -> None:
+    with busy_gateway(a_small_disk) as busy:
+        filler = busy.log.with_name("filler")
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        size = busy.log.stat().st_size
+        error = "failed to write the file: No space left on device"
+        wait_until(lambda: error in busy.gateway.stderr_text(), "error")
+        count = len(busy.answers)
+        wait_until(lambda: len(busy.answers) > count + 50, "answer meanwhile")
+        filler.unlink()
+        wait_until(lambda: busy.log.stat().st_size > size + 8192, "later records")
 
 
 def test_a_log_that_another_process_keeps_locked() -> None:

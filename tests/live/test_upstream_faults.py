@@ -42,6 +42,7 @@ WHOLE = json.dumps(message(TEXT, USAGE, model=MODEL)).encode()
 OK = b"HTTP/1.1 200 OK\r\n"
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
 # Longer than any name can be, so that no name server is asked.
+STATUS = ("--status-listen", "0")
 NO_NAME = ".".join(["a" * 60] * 5)
 
 TEXTS = {
@@ -395,7 +396,7 @@ class Lab:
             urls[f"closed-{scheme}"] = f"{scheme}://127.0.0.1:{closed}"
             urls[f"black-hole-{scheme}"] = f"{scheme}://127.0.0.1:{nowhere}"
             urls[f"no-name-{scheme}"] = f"{scheme}://{NO_NAME}"
-        self.gateway = stack.enter_context(Gateway(_config(urls)))
+        self.gateway = stack.enter_context(Gateway(_config(urls), *STATUS))
         self.line = Line(self.gateway, self.upstream)
 
     def next_request(self) -> Sequence[Answer]:

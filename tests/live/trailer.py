@@ -11,7 +11,8 @@ When the block ends without an exception, all of this has been asserted:
 - each exchange that was expected has exactly one record, with the word for its end, and
   nobody else has one;
 - the next request is answered, and its own record is `ok`;
-- the gateway has no more descriptors open than before;
+- the gateway has no more descriptors open than before, and serves no more connections,
+  each of which is a greenlet, where it has a status port to say so;
 - nothing that the gateway wrote holds a client's key;
 - standard error has not a word more, other than those that were expected.
 """
@@ -23,7 +24,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,7 @@ def trailer(
     log.wait_for(answers, 0, timeout)
     log, said = _Log(gateway), gateway.stderr_text()
     files, after = open_files(gateway), After()
+    served = connections(gateway)
     yield after
     expected: Counter[tuple[str | None, str | None]] = Counter(after.ended.items())
     expected.update((None, word) for word in after.anonymous)
@@ -130,6 +133,11 @@ def trailer(
             found[request_id, word if asked is not None else None] += 1
     assert found == expected
     _back_to(gateway, files + [_SOCKET] * after.kept, timeout)
+    wait_until(
+        lambda: all(map(int.__le__, connections(gateway), served)),
+        "return to the connections served before",
+        timeout,
+    )
     assert_no_secret(gateway)
     more = gateway.stderr_text()[len(said) :].splitlines()
     unexpected = [
@@ -184,6 +192,17 @@ def _back_to(gateway: Gateway, files: list[str], timeout: float) -> None:
 def _kinds(files: list[str]) -> Counter[str]:
     """What is open, by kind: two sockets are alike."""
     return Counter(re.sub(r":\[\d+\]", "", file) for file in files)
+
+
+def connections(gateway: Gateway) -> tuple[int, int]:
+    """How many connections are open and how many of them busy; zeros without a word."""
+    found = re.search(r"status on http://(\S+)", gateway.stderr_text())
+    if found is None:
+        return 0, 0
+    with closing(HTTPConnection(found[1], timeout=5)) as connection:
+        connection.request("GET", "/status")
+        told = json.load(connection.getresponse())["server"]
+    return told["connections_active"], told["connections_writing"]
 
 
 def open_files(gateway: Gateway) -> list[str]:
