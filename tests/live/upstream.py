@@ -71,6 +71,9 @@ class Connection:
         self._left_by_peer = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._scribe = threading.Thread(target=self._answer, daemon=True)
+
+    def start(self) -> None:
+        """Read, and answer."""
         self._reader.start()
         self._scribe.start()
 
@@ -193,10 +196,14 @@ class FakeUpstream:
         self.requests: list[Request] = []
         self.connections: list[Connection] = []
         self.errors: list[Exception] = []
-        self._listener = Listener(
-            lambda sock: self.connections.append(Connection(sock, self))
-        )
+        self._listener = Listener(self._accepted)
         self.port = self._listener.port
+
+    def _accepted(self, sock: socket.socket) -> None:
+        connection = Connection(sock, self)
+        # Before anybody can have been answered on it.
+        self.connections.append(connection)
+        connection.start()
 
     @property
     def url(self) -> str:
