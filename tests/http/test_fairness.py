@@ -20,6 +20,8 @@ ONE_BYTE_CHUNKS = (
 PIPELINED = b"GET /busy HTTP/1.1\r\nHost: a\r\n\r\n" * 2_000
 
 
+# How often others get a turn says something only where nothing else is going on.
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("busy", "answers"),
     [(ONE_BYTE_CHUNKS, 1), (PIPELINED, 2_000)],
