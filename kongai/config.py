@@ -53,12 +53,21 @@ def load_file(path: str | PathLike[str]) -> Config:
         ConfigError: with every problem found, each with its line.
         OSError: the file can't be read.
     """
-    source = str(path)
+    return build(parse(text_of(path), str(path)))
+
+
+def text_of(path: str | PathLike[str]) -> str:
+    """The text of a declarative file.
+
+    Raises:
+        ConfigError: it is not text.
+        OSError: it can't be read.
+    """
     try:
-        text = FilePath(path).read_text(encoding="utf-8")
+        return FilePath(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ConfigError([Problem("", "the file is not UTF-8 text")], source) from None
-    return build(parse(text, source))
+        problem = Problem("", "the file is not UTF-8 text")
+        raise ConfigError([problem], str(path)) from None
 
 
 def load_text(text: str) -> Config:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, Protocol
-from weakref import WeakSet
 
 import msgspec
 from msgspec import Meta
 
 from kongai.errors import whereabouts
+from kongai.forks import forget_in_children
 
 GRACE_SECONDS = 5.0
 """How long a queue that is closed may take to deliver what it has accepted."""
@@ -82,7 +81,7 @@ class Delivery:
         self._worker: _Worker | None = None
         self._ending: list[tuple[_Worker, float]] = []
         """Those that were told to end, and when."""
-        _DELIVERIES.add(self)
+        forget_in_children(self)
 
     def put(self, entry: bytes) -> None:
         """Accept an entry; never waits for a delivery."""
@@ -116,17 +115,6 @@ class Delivery:
     def forget(self) -> None:
         """Start over in a process that was forked: threads and locks stayed behind."""
         self._lock, self._worker, self._ending = threading.Lock(), None, []
-
-
-_DELIVERIES: WeakSet[Delivery] = WeakSet()
-
-
-def _forget_all() -> None:
-    for delivery in list(_DELIVERIES):
-        delivery.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
 
 
 class _Worker:

@@ -33,6 +33,7 @@ from weakref import WeakSet
 import msgspec
 
 from kongai import redact
+from kongai.forks import forget_in_children
 from kongai.incoming import mount_point
 from kongai.log_file import Folder, Place, is_named, let_go, try_lock, write_whole
 from kongai.logged import request_id_of
@@ -99,8 +100,9 @@ class Journal:
         self._place = place
         self._folder = Folder(log_path)
         self._entities: dict[int, tuple[Route | Service, msgspec.Raw]] = {}
-        self._forget()
+        self.forget()
         _JOURNALS.add(self)
+        forget_in_children(self)
 
     def open(self) -> None:
         """Begin a journal, and bring into the log what killed processes have left."""
@@ -378,7 +380,7 @@ class Journal:
             found = self._entities[id(entity)] = (entity, _names(entity, "name"))
         return found[1]
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Start over; in a process that was forked, the journal is the parent's."""
         self._lock = threading.RLock()
         self._let_go()
@@ -431,16 +433,10 @@ def _has_journal(log_path: str) -> bool:
 _JOURNALS: WeakSet[Journal] = WeakSet()
 
 
-def _forget_all() -> None:
-    for journal in list(_JOURNALS):
-        journal._forget()
-
-
 def _close_all() -> None:
     for journal in list(_JOURNALS):
         journal.close()
 
 
-os.register_at_fork(after_in_child=_forget_all)
 # Sinks that still hold records at the end are closed before this: they come later.
 atexit.register(_close_all)

@@ -42,7 +42,7 @@ class Scoreboard:
     def __init__(self, processes: int = 1) -> None:
         self._width = len(Count) * _CELL
         self._memory = mmap.mmap(-1, processes * self._width)
-        self._processes = processes
+        self.processes = processes
 
     def row(self, process: int) -> Row:
         """The numbers of one process, to be written by that one.
@@ -61,7 +61,7 @@ class Scoreboard:
 
     def each(self, count: Count) -> list[int]:
         """One number of every process."""
-        return [self.row(process)[count] for process in range(self._processes)]
+        return [self.row(process)[count] for process in range(self.processes)]
 
     def total(self, count: Count) -> int:
         """One number of all processes together."""

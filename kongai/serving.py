@@ -13,12 +13,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from kongai import config, workers
 from kongai.document import parse
-from kongai.errors import ConfigError, Problem, whereabouts
+from kongai.errors import ConfigError, whereabouts
 from kongai.limits import GRACE_SECONDS, Limits
 from kongai.proxy import Proxy
 from kongai.scoreboard import Count, Scoreboard
@@ -65,11 +64,7 @@ class Source:
         """
         if self.path is None:
             return files("kongai").joinpath("howto.yml").read_text(encoding="utf-8")
-        try:
-            return Path(self.path).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            problem = Problem("", "the file is not UTF-8 text")
-            raise ConfigError([problem], self.path) from None
+        return config.text_of(self.path)
 
     def build(self, text: str) -> Proxy:
         """Make the gateway that a text describes.

@@ -11,8 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TextIO
-from weakref import WeakSet
 
+from kongai.forks import forget_in_children
 from kongai.log_file import LogFile, LogFileError, Place
 
 MAX_WAITING = 1000
@@ -75,8 +75,8 @@ class FileSink:
         self.path = os.fspath(path)
         self._file = LogFile(self.path, reopen=reopen)
         self._keep = keep
-        self._forget()
-        _SINKS.add(self)
+        self.forget()
+        forget_in_children(self)
 
     @property
     def waiting(self) -> int:
@@ -248,7 +248,7 @@ class FileSink:
         _logger.log(level, text, self._late, self._lost, self.path)
         self._said, self._late, self._lost = False, 0, 0
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Start over; in a process that was forked, the records are the parent's."""
         self._lock = threading.RLock()
         self._waiting = deque()
@@ -258,17 +258,6 @@ class FileSink:
         self._stop = None
         # A lock that was taken before a fork would be held by both.
         self._file.close()
-
-
-_SINKS: WeakSet[FileSink] = WeakSet()
-
-
-def _forget_all() -> None:
-    for sink in list(_SINKS):
-        sink._forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
 
 
 class StreamSink:

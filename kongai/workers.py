@@ -18,15 +18,12 @@ from typing import NoReturn
 
 from kongai.errors import whereabouts
 from kongai.scoreboard import Count, Scoreboard
-from kongai.server import fork, wait_for_any
+from kongai.server import HEEDED, fork, wait_for_any
 
 _logger = logging.getLogger("kongai")
 _READY = signal.SIGUSR2
 """What a worker sends to its parent when it takes connections."""
-_HEEDED = {
-    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1),
-    *(_READY, signal.SIGCHLD),
-}
+_HEEDED = {*HEEDED, _READY, signal.SIGCHLD}
 _TICK = 1.0
 """Seconds after which the parent looks around without a signal, and for which it waits
 before it replaces a worker that has not lived longer than that."""
@@ -40,7 +37,7 @@ class Supervisor:
     Args:
         work: what a worker does, in a process of its own: called with its number, from
             0, and a descriptor that becomes readable when the parent is gone. It has to
-            call `ready` once it takes connections.
+            call `tell_ready` once it takes connections.
         board: the workers' counters, a row for each.
         reload: called on SIGHUP; says which signal the workers are to get then.
         started: called once, when all workers take connections.
@@ -61,7 +58,6 @@ class Supervisor:
         self._reload = reload
         self._started = started
         self._grace = grace
-        self._count = len(board.each(Count.PID))
         self._running: dict[int, int] = {}
         """Which worker has which process id."""
         self._born: dict[int, float] = {}
@@ -82,7 +78,7 @@ class Supervisor:
             The exit code: 0, or 1 if the workers could not start.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, _HEEDED)
-        for worker in range(self._count):
+        for worker in range(self._board.processes):
             self._start(worker)
         while self._running or (self._due and self._stopping_since is None):
             heard = signal.sigtimedwait(_HEEDED, _TICK)
@@ -152,6 +148,8 @@ class Supervisor:
         code = 1
         try:
             self._alive_writer.close()
+            # What it heeds itself it unblocks when it does.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEEDED - HEEDED)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self._work(worker, self._alive)
             code = 0
@@ -179,6 +177,5 @@ def tell_ready(parent: int) -> None:
     Args:
         parent: its process id; whoever has adopted the worker since is not told.
     """
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEEDED)
     if os.getppid() == parent:
         os.kill(parent, _READY)

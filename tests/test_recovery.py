@@ -119,7 +119,7 @@ def dead(log: Path) -> Iterator[Journal]:
 
 def die(journal: Journal) -> None:
     """End as a killed process ends: the journal stays, its lock does not."""
-    journal._forget()
+    journal.forget()
 
 
 def record_of(asked: Any, **more: Any) -> bytes:
