@@ -30,10 +30,15 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
     exchange.to_close.append(upstream.close)
     exchange.source = "upstream"
     headers = forwarding.response_headers(upstream.headers)
-    _add_upstream_latencies(exchange, headers)
-    headers["Via"] = forwarding.appended_via(headers)
-    headers.setdefault("Server", forwarding.SERVER)
-    headers["X-Kong-Request-Id"] = exchange.id
+    timings, now = exchange.timings, time.perf_counter()
+    headers.put(
+        ("X-Kong-Upstream-Latency", str(timings.proxy(now))),
+        ("X-Kong-Proxy-Latency", str(timings.kong(now))),
+        ("Via", forwarding.appended_via(headers)),
+        ("X-Kong-Request-Id", exchange.id),
+    )
+    if "server" not in headers:
+        headers.put(("Server", forwarding.SERVER))
     for cookie in exchange.set_cookies:
         headers.add("Set-Cookie", cookie)
     if upstream.status == 204 or (
@@ -56,7 +61,10 @@ def check_head(exchange: Exchange) -> None:
         GatewayError: there is a character in it that HTTP's heads can't carry.
     """
     assert exchange.response is not None
-    for name, value in exchange.response.headers:
+    headers = exchange.response.headers
+    if "".join([value for _, value in headers]).isascii():
+        return
+    for name, value in headers:
         if not value.isascii() and max(value) > "\xff":
             _logger.error("the value of the header %s is not Latin-1", name)
             raise GatewayError

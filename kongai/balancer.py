@@ -107,7 +107,7 @@ def forward(
         body,
     )
     service = exchange.service or _NO_SERVICE
-    yield from retrying(repeat(request), service.retries)
+    return retrying(repeat(request), service.retries)
 
 
 def _request(
@@ -120,7 +120,7 @@ def _request(
     service = exchange.service or _NO_SERVICE
     head = forwarding.request_headers(exchange, headers, address.host_header)
     return UpstreamRequest(
-        method=exchange.request.method,
+        method=exchange.method,
         scheme=address.scheme,
         host=address.host,
         port=address.port,

@@ -54,9 +54,7 @@ class Body:
             self.is_stream and self._framed and "content-encoding" not in headers
         )
         # What has no body is complete as it is, and a server need not ask for it.
-        self._complete = (
-            exchange.request.method == "HEAD" or response.status_code in _NO_BODY
-        )
+        self._complete = exchange.method == "HEAD" or response.status_code in _NO_BODY
         if self._complete:
             self._chunks = iter(())
         self._closed = False

@@ -7,9 +7,9 @@ Plugins read and change it; the fields stand in the order in which they are fill
 from __future__ import annotations
 
 import io
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,8 @@ from kongai.errors import (
     RequestRejected,
     UpstreamError,
 )
-from kongai.incoming import body_stream
+from kongai.incoming import body_stream, content_length, method_of
+from kongai.log_fields import LogFields
 from kongai.plugin import NO_PLUGINS, Chain, Plugin
 from kongai.tls import TLS, USUAL
 
@@ -146,53 +147,6 @@ def milliseconds(start: float | None, end: float | None) -> int:
     return max(0, int((end - start) * 1000))
 
 
-class LogFields:
-    """What plugins add to the record: Kong's ``kong.log.set_serialize_value``."""
-
-    __slots__ = ("_fields", "line")
-
-    def __init__(self) -> None:
-        self._fields: list[tuple[str, Any]] = []
-        self.line: bytes | None = None
-        """The record as one logger wrote it, for the next; see `kongai.log.line`."""
-
-    def set(self, path: str, value: Any) -> None:
-        r"""Set a field of the record.
-
-        Args:
-            path: where, dots nest; ``\.`` is a dot of the name itself.
-            value: anything JSON can say; None removes the field.
-        """
-        self._fields.append((path, value))
-        self.line = None
-
-    def apply(self, record: dict[str, Any]) -> None:
-        """Write the fields into a record, in the order in which they were set."""
-        for path, value in self._fields:
-            *parents, name = _split(path)
-            target = record
-            for parent in parents:
-                child = target.get(parent)
-                if not isinstance(child, dict):
-                    child = target[parent] = {}
-                target = child
-            if value is None:
-                target.pop(name, None)
-            else:
-                target[name] = _copied(value)
-
-
-def _copied(value: Any) -> Any:
-    """A copy as deep as JSON's containers go: each record is its sink's own."""
-    if isinstance(value, dict):
-        return {name: _copied(item) for name, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
-
-
-def _split(path: str) -> list[str]:
-    return [part.replace("\0", ".") for part in path.replace("\\.", "\0").split(".")]
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class Exchange:
     """One request's trip through the gateway."""
@@ -203,6 +157,10 @@ class Exchange:
     """Path and query as the client wrote them, below the mount point if any."""
     path: str = "/"
     """The normalised path that routing looks at."""
+    method: str = field(init=False)
+    """The request's method, in upper case."""
+    content_length: int | None = field(init=False)
+    """The bytes that the request's body is announced to have; None if that is open."""
     query: str | None = field(init=False)
     """The raw query string, without a fragment; None without a question mark. What a
     plugin changes here goes upstream; the target stays what the client wrote."""
@@ -215,7 +173,7 @@ class Exchange:
     """Whether the peer is trusted to say how it was asked (`X-Forwarded-*`)."""
     real_ip: str | None = None
     """The client's address, if a trusted peer says it."""
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=lambda: os.urandom(16).hex())
     timings: Timings = field(default_factory=Timings)
     match: Match | None = None
     chain: Chain = NO_PLUGINS
@@ -273,6 +231,8 @@ class Exchange:
     """What is to be closed by name when the exchange ends, however it ends."""
 
     def __post_init__(self) -> None:
+        self.method = method_of(self.request)
+        self.content_length = content_length(self.request)
         _, mark, query = self.target.partition("?")
         self.query = query.partition("#")[0] if mark else None
 
@@ -325,7 +285,7 @@ class Exchange:
     @property
     def peer_ip(self) -> str:
         """The address that the request came from; empty where there is none."""
-        return self.request.remote_addr or ""
+        return self.request.environ.get("REMOTE_ADDR") or ""
 
     @property
     def client_ip(self) -> str:
@@ -351,7 +311,7 @@ class Exchange:
         """
         if self.body_forgotten:
             raise BodyForgotten("the request's body is not kept any more")
-        known = max(self.body_size, self.request.content_length or 0)
+        known = max(self.body_size, self.content_length or 0)
         if limit is not None and known > limit:
             raise BodyTooLarge(limit)
         if self.body is None:
@@ -389,7 +349,7 @@ class Exchange:
         Raises:
             RequestRejected: the refusal, if so much was announced or read already.
         """
-        if max(self.body_size, self.request.content_length or 0) > limit:
+        if max(self.body_size, self.content_length or 0) > limit:
             raise refusal
         self.body_limits.append((limit, refusal))
 
@@ -403,7 +363,7 @@ class Exchange:
         stream = body_stream(self.request)
         # Where the server can, take what has come instead of waiting for a whole piece.
         read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
-        length = self.request.content_length
+        length = self.content_length
         self.receiving = True
         while length is None or self.body_size < length:
             size = _READ_SIZE

@@ -15,7 +15,8 @@ from werkzeug.datastructures import Headers
 from kongai._version import __version__
 from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Exchange
-from kongai.incoming import mount_point, named_by_connection
+from kongai.header_list import HeaderList
+from kongai.incoming import mount_point, named_by_connection, scheme_of
 from kongai.router import upstream_path
 
 SERVER = f"kongai/{__version__}"
@@ -71,6 +72,9 @@ _PHRASES = {
     503: "Service Temporarily Unavailable",
     504: "Gateway Time-out",
 }
+_NOT_PASSED_ON = _HOP_BY_HOP | _SET_BY_US
+_LOOKED_AT = frozenset({"te", "via", "x-forwarded-for"})
+_FOR_THIS_HOP = _HOP_BY_HOP | _TO_NGINX
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -84,30 +88,37 @@ def request_headers(
         client: the client's headers, as this upstream is to get them.
         host: the Host header's value.
     """
-    request = exchange.request
-    protocol = request.environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2]
-    mount = mount_point(request.environ)
+    environ = exchange.request.environ
+    protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2]
+    mount = mount_point(environ)
     headers = [("Host", host), ("Connection", "keep-alive")]
-    headers += _end_to_end(client, _SET_BY_US)
+    # The client's values of what is ours to set, under names in lower case.
+    given: dict[str, list[str]] = {}
+    for pair in client:
+        name = pair[0].lower()
+        if name not in _NOT_PASSED_ON:
+            headers.append(pair)
+        elif name in _LOOKED_AT:
+            given.setdefault(name, []).append(pair[1])
     headers += [
-        ("Via", _appended(_joined(client, "via"), f"{protocol} {SERVER}")),
+        ("Via", _appended(", ".join(given.get("via", ())), f"{protocol} {SERVER}")),
         ("X-Real-IP", exchange.client_ip),
-        ("X-Forwarded-For", _forwarded_for(exchange, client)),
+        ("X-Forwarded-For", _forwarded_for(exchange, given.get("x-forwarded-for", ()))),
     ]
     match, prefix = exchange.match, mount
     if match and match.route.strip_path and match.prefix != "/":
         prefix += match.prefix
-    for name, own in (
-        ("X-Forwarded-Proto", request.scheme),
+    for field, own in (
+        ("X-Forwarded-Proto", scheme_of(exchange.request)),
         ("X-Forwarded-Host", exchange.host_name),
-        ("X-Forwarded-Port", request.environ.get("SERVER_PORT", "")),
+        ("X-Forwarded-Port", environ.get("SERVER_PORT", "")),
         ("X-Forwarded-Path", mount + exchange.target.partition("?")[0]),
         ("X-Forwarded-Prefix", prefix),
     ):
-        if value := exchange.forwarded(name, own):
-            headers.append((name, value))
+        if value := exchange.forwarded(field, own):
+            headers.append((field, value))
     headers.append(("X-Kong-Request-Id", exchange.id))
-    if "trailers" in client.get("te", "").lower():
+    if "trailers" in given.get("te", ("",))[0].lower():
         headers.append(("TE", "trailers"))
     return headers
 
@@ -133,22 +144,25 @@ def framed_body(
         if body or "content-length" in exchange.headers:
             headers.append(("Content-Length", str(len(body))))
         return body or None
-    if exchange.request.content_length is not None:
-        headers.append(("Content-Length", str(exchange.request.content_length)))
-        return exchange.stream_body() if exchange.request.content_length else None
+    if exchange.content_length is not None:
+        headers.append(("Content-Length", str(exchange.content_length)))
+        return exchange.stream_body() if exchange.content_length else None
     if "chunked" in exchange.headers.get("transfer-encoding", "").lower():
         headers.append(("Transfer-Encoding", "chunked"))
         return exchange.stream_body()
     return None
 
 
-def response_headers(upstream: Iterable[tuple[str, str]]) -> Headers:
+def response_headers(upstream: Iterable[tuple[str, str]]) -> HeaderList:
     """The upstream's answer head as the client gets it, before ours are added.
 
     A value that HTTP can't carry (a control character) is left out with its field.
     """
-    received = [pair for pair in upstream if not _UNSENDABLE.search(pair[1])]
-    return Headers(_end_to_end(received, named_by_connection(received) | _TO_NGINX))
+    received = list(upstream)
+    if _UNSENDABLE.search("".join([value for _, value in received])):
+        received = [pair for pair in received if not _UNSENDABLE.search(pair[1])]
+    dropped = _FOR_THIS_HOP | named_by_connection(received)
+    return HeaderList.of([pair for pair in received if pair[0].lower() not in dropped])
 
 
 def host_header(scheme: str, host: str, port: int) -> str:
@@ -178,26 +192,13 @@ def reason_phrase(status: int) -> str:
 
 def appended_via(headers: Headers) -> str:
     """The Via value of an answer that passed through here."""
-    return _appended(_joined(headers, "via"), VIA)
+    return _appended(", ".join(headers.getlist("via")), VIA)
 
 
-def _forwarded_for(exchange: Exchange, client: Headers) -> str:
+def _forwarded_for(exchange: Exchange, fields: Iterable[str]) -> str:
     # One list (RFC 9110, section 5.3), though some proxies add a field of their own.
-    given = ", ".join(filter(None, client.getlist("x-forwarded-for")))
+    given = ", ".join(filter(None, fields))
     return f"{given}, {exchange.peer_ip}" if given else exchange.client_ip
-
-
-def _end_to_end(
-    headers: Iterable[tuple[str, str]], dropped: frozenset[str] | set[str]
-) -> Iterator[tuple[str, str]]:
-    for name, value in headers:
-        lower = name.lower()
-        if lower not in _HOP_BY_HOP and lower not in dropped:
-            yield name, value
-
-
-def _joined(headers: Headers, name: str) -> str:
-    return ", ".join(headers.getlist(name))
 
 
 def _appended(value: str | None, more: str) -> str:

@@ -4,19 +4,52 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, unquote_plus
 
-from werkzeug.datastructures import Headers
+from werkzeug.sansio.utils import get_content_length
+from werkzeug.wrappers import Request
 
 from kongai.errors import RequestRejected
+from kongai.header_list import HeaderList
 
 if TYPE_CHECKING:
-    from werkzeug.wrappers import Request
+    from _typeshed.wsgi import WSGIEnvironment
 
 _BAD_ESCAPE = re.compile("%(?:00|(?![0-9a-fA-F]{2}))")
 _ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
+
+
+class ClientRequest(Request):
+    """A Werkzeug request that takes its environment apart once somebody asks for it.
+
+    A request that only passes needs little of what Werkzeug gets ready.
+    """
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self.environ = environ
+        self.shallow = False
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked for what is not there, so once: Werkzeug's constructor sets all of it.
+        if "headers" in self.__dict__ or name.startswith("__"):
+            raise AttributeError(name)
+        super().__init__(self.environ)
+        return getattr(self, name)
+
+
+def method_of(request: Request) -> str:
+    """The method of a request, in upper case."""
+    method: str = request.environ.get("REQUEST_METHOD", "GET")
+    return method.upper()
+
+
+def content_length(request: Request) -> int | None:
+    """The length of the body that is announced; None if none is, or it is chunked."""
+    environ = request.environ
+    given, coding = environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
+    return None if given is None else get_content_length(given, coding)
 
 
 def body_stream(request: Request) -> IO[bytes]:
@@ -29,7 +62,7 @@ def body_stream(request: Request) -> IO[bytes]:
         return io.BytesIO(cached)
     environ = request.environ
     chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-    if request.content_length is None and not (
+    if content_length(request) is None and not (
         chunked or environ.get("wsgi.input_terminated")
     ):
         return io.BytesIO()
@@ -56,6 +89,8 @@ def objection(method: str, target: str) -> RequestRejected | None:
     if method == "TRACE":
         return RequestRejected("Method not allowed", status=405)
     path = target.partition("?")[0].partition("#")[0]
+    if "%" not in path and ".." not in path:
+        return None
     if _BAD_ESCAPE.search(path) or _climbs(unquote(path, "latin-1")):
         return RequestRejected("Bad request", status=400)
     return None
@@ -81,7 +116,8 @@ def raw_target(environ: dict[str, Any]) -> str:
     `RAW_URI` (gunicorn); elsewhere it is built again from the decoded path (PEP 3333).
     """
     raw: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
-    raw = origin_form(raw)
+    if not raw.startswith("/"):
+        raw = origin_form(raw)
     if raw.startswith("/"):
         quoted = mount_point(environ)
         if not quoted:
@@ -96,29 +132,37 @@ def raw_target(environ: dict[str, Any]) -> str:
 
 def mount_point(environ: dict[str, Any]) -> str:
     """Where in an application the gateway is mounted, as URIs have it; may be empty."""
-    return _quote(environ.get("SCRIPT_NAME", ""))
+    mount: str = environ.get("SCRIPT_NAME", "")
+    return _quote(mount) if mount else mount
 
 
 def _quote(path: str) -> str:
     return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~-._")
 
 
+def scheme_of(request: Request) -> str:
+    """How the request came: ``http`` or ``https``."""
+    scheme: str = request.environ.get("wsgi.url_scheme", "http")
+    return scheme
+
+
 def tls_name(request: Request) -> str | None:
     """The name of the TLS handshake, empty if unknown; None for plain HTTP."""
-    if request.scheme != "https":
+    if scheme_of(request) != "https":
         return None
     name: str = request.environ.get("SSL_TLS_SNI", "")
     return name
 
 
-def client_headers(request: Request) -> Headers:
+def client_headers(request: Request) -> HeaderList:
     """The request's headers, for plugins to change and for the upstream.
 
     What the client's `Connection` header names was for the gateway alone (RFC 9110,
     section 7.6.1). It goes before a plugin adds a header that may have the same name.
     """
-    headers = Headers(received_headers(request))
-    for name in named_by_connection(headers) - _NEEDED:
+    received = received_headers(request)
+    headers = HeaderList.of(received)
+    for name in named_by_connection(received) - _NEEDED:
         headers.pop(name, None)
     return headers
 
@@ -129,14 +173,12 @@ def received_headers(request: Request) -> list[tuple[str, str]]:
     return list(request.headers) if raw is None else raw
 
 
-def named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
+def named_by_connection(headers: Iterable[tuple[str, str]]) -> Set[str]:
     """The headers that `Connection` declares to be for the next hop, in lower case."""
-    return {
-        name.strip().lower()
-        for header, value in headers
-        if header.lower() == "connection"
-        for name in value.split(",")
-    }
+    values = [value for name, value in headers if name.lower() == "connection"]
+    if not values:
+        return _NOTHING
+    return {name.strip().lower() for value in values for name in value.split(",")}
 
 
 def query_arguments(query: str) -> dict[str, list[str | bool]]:
@@ -159,5 +201,6 @@ def argument(part: str) -> tuple[str, str | bool]:
     return unquote_plus(name), unquote_plus(value) if equals else True
 
 
+_NOTHING: frozenset[str] = frozenset()
 # They say where a request goes and where it ends, and have no sense in `Connection`.
 _NEEDED = {"host", "content-length", "transfer-encoding", "te", "connection"}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
-from kongai import answers, body_memory, config, inventory
+from kongai import answers, body_memory, config, incoming, inventory
 from kongai.body import Body
 from kongai.criteria import normalize
 from kongai.entities import Consumer, Route, Service, Upstream
@@ -32,7 +32,6 @@ from kongai.errors import (
     whereabouts,
 )
 from kongai.exchange import Exchange
-from kongai.incoming import client_headers, objection, raw_target, tls_name
 from kongai.log import serialize
 from kongai.plugin import Chain, Plugin
 from kongai.router import Match, Router
@@ -211,7 +210,7 @@ class Proxy:
         self, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
-        exchange = self.routed(Request(environ))
+        exchange = self.routed(incoming.ClientRequest(environ))
         fallback = self._fallback_for(exchange)
         if fallback is not None:
             return fallback(environ, start_response)
@@ -231,7 +230,7 @@ class Proxy:
             error: why. What is no HTTP has no route; any other request is told in the
                 way of its route.
         """
-        request = Request(environ)
+        request = incoming.ClientRequest(environ)
         no_http = isinstance(error, Refused)
         exchange = self._begun(request) if no_http else self.routed(request)
         exchange.error = error
@@ -276,18 +275,18 @@ class Proxy:
         """Begin an exchange: the request, and the route it takes, if any does."""
         exchange = self._begun(request)
         self._route(exchange)
-        refusal = objection(request.method, exchange.target)
+        refusal = incoming.objection(exchange.method, exchange.target)
         if refusal and (exchange.match or not self._fallback):
             exchange.match, exchange.error = None, exchange.error or refusal
         return exchange
 
     def _begun(self, request: Request) -> Exchange:
-        target = raw_target(request.environ)
+        target = incoming.raw_target(request.environ)
         exchange = Exchange(
             request,
             target=target,
             path=normalize(target.partition("?")[0]),
-            headers=client_headers(request),
+            headers=incoming.client_headers(request),
             consumers=self.consumers,
             upstreams=self.upstreams,
             body_share=body_memory.Share(self._body_memory),
@@ -304,16 +303,17 @@ class Proxy:
         except BaseException as error:
             # It is raised again where there is a chain to record it.
             exchange.error = error
-        request, sni = exchange.request, tls_name(exchange.request)
+        request, sni = exchange.request, incoming.tls_name(exchange.request)
         match = self.router.match(
-            request.method, exchange.host, exchange.path, exchange.headers, sni=sni
+            exchange.method, exchange.host, exchange.path, exchange.headers, sni=sni
         )
-        scheme = exchange.forwarded("X-Forwarded-Proto", request.scheme)
-        if match and "http" not in match.route.protocols and scheme != "https":
-            refusal = answers.https_required(exchange, match.route)
-            exchange.error = exchange.error or refusal
-        else:
-            exchange.match = match
+        if match and "http" not in match.route.protocols:
+            own = incoming.scheme_of(request)
+            if exchange.forwarded("X-Forwarded-Proto", own) != "https":
+                refusal = answers.https_required(exchange, match.route)
+                exchange.error = exchange.error or refusal
+                return
+        exchange.match = match
 
     def _fallback_for(self, exchange: Exchange) -> WSGIApplication | None:
         return None if exchange.match or exchange.error else self._fallback

@@ -77,7 +77,7 @@ class Plugins:
         self._extra = tuple(extra)
         self._consumers: set[str | None] = set()
         """Those for whom there is a plugin of their own."""
-        self._chains: dict[Scope, Chain] = {}
+        self._chains: dict[tuple[str | None, str | None], Chain] = {}
         self._narrowed: dict[tuple[Chain, int, Scope], Chain] = {}
         for one in scoped:
             _check(one.plugin)
@@ -104,11 +104,10 @@ class Plugins:
         Raises:
             ConfigError: they can't be used together.
         """
-        scope = Scope(route, service)
-        chain = self._chains.get(scope)
+        chain = self._chains.get((route, service))
         if chain is None:
-            chain = Chain([*self._chosen(scope, self._by_name), *self._extra])
-            self._chains[scope] = chain
+            chosen = self._chosen(Scope(route, service), self._by_name)
+            chain = self._chains[route, service] = Chain([*chosen, *self._extra])
         return chain
 
     def narrowed(self, chain: Chain, done: int, scope: Scope) -> Chain:

@@ -41,6 +41,8 @@ class TLS:
     def of(cls, service: Service) -> TLS:
         """The settings of a service."""
         authorities, shown = service.ca_certificates, service.client_certificate
+        if authorities is None and shown is None and service.tls_verify_depth is None:
+            return USUAL
         return cls(
             authorities=(
                 None if authorities is None else tuple(ca.cert for ca in authorities)

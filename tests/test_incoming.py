@@ -7,13 +7,17 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from kongai.incoming import (
+    ClientRequest,
     client_headers,
+    content_length,
+    method_of,
     objection,
     origin_form,
     query_arguments,
     query_without,
     raw_target,
     received_headers,
+    scheme_of,
     tls_name,
 )
 
@@ -157,3 +161,43 @@ def test_the_name_of_the_handshake_is_the_servers_word(
 )
 def test_a_query_loses_the_argument_and_nothing_else(query: str, left: str) -> None:
     assert query_without(query, "k") == left
+
+
+def test_a_clients_request_is_what_werkzeug_makes_of_it() -> None:
+    def environ() -> dict[str, Any]:
+        base = "https://example.com/x"
+        made = EnvironBuilder("/a b?c=d", base_url=base, method="post", data="text")
+        return made.get_environ()
+
+    ours, theirs = ClientRequest(environ()), Request(environ())
+    assert ours.url == theirs.url
+    assert ours.method == theirs.method == method_of(ours)
+    assert ours.args == theirs.args
+    assert list(ours.headers) == list(theirs.headers)
+    assert ours.content_length == theirs.content_length == content_length(ours)
+    assert ours.scheme == theirs.scheme == scheme_of(ours)
+    assert ours.get_data() == theirs.get_data()
+    assert not hasattr(ours, "no_such_thing")
+
+
+def test_a_clients_request_that_nobody_looks_at_is_not_taken_apart() -> None:
+    made = ClientRequest(EnvironBuilder().get_environ())
+    assert method_of(made) == "GET"
+    assert content_length(made) is None
+    assert not {"headers", "path", "args"} & vars(made).keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "length"),
+    [
+        ({"CONTENT_LENGTH": "12"}, 12),
+        ({"CONTENT_LENGTH": "-1"}, 0),
+        ({"CONTENT_LENGTH": "x"}, 0),
+        ({"CONTENT_LENGTH": "12", "HTTP_TRANSFER_ENCODING": "chunked"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_a_body_is_announced_to_be(
+    given: dict[str, str], length: int | None
+) -> None:
+    assert content_length(ClientRequest(given)) == length

@@ -250,3 +250,17 @@ def test_a_match_names_the_routes_service() -> None:
     match = Router([(Route(paths=("/",)), service)]).match("GET", "h", "/", {})
     assert match is not None
     assert match.service is service
+
+
+def test_what_was_found_is_remembered_within_bounds() -> None:
+    made = router({"a": {"paths": ["/a"]}, "b": {"paths": ["/b"], "methods": ["PUT"]}})
+    for _ in range(2):
+        for number in range(1500):
+            found = made.match("GET", "h", f"/a/{number}", {})
+            assert found is not None
+            assert found.rest == f"/{number}"
+        assert made.match("GET", "h", "/b", {}) is None
+        assert made.match("PUT", "h", "/b", {}) is not None
+        assert made.match("GET", "h", "/a" * 1000, {}) is not None
+    assert len(made._found) <= 1000
+    assert all(len(path) < 300 for _, _, path, _ in made._found)
