@@ -14,11 +14,17 @@ _ANY_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 
 def takes_gzip(headers: Headers) -> bool:
     """Whether a client's `Accept-Encoding` has gzip in it, and not refused."""
-    for part in headers.get("accept-encoding", "").split(","):
+    accepted: str = headers.get("accept-encoding", "")
+    for part in accepted.split(",") if accepted else ():
         coding, _, quality = part.partition(";")
         if coding.strip().lower() == "gzip":
             return quality.replace(" ", "").lower() not in ("q=0", "q=0.0")
     return False
+
+
+def is_plain(coding: str) -> bool:
+    """Whether a Content-Encoding leaves the body as it is; an empty one does."""
+    return not coding or coding.strip().lower() in ("", "identity")
 
 
 class ContentDecoder:
@@ -33,8 +39,9 @@ class ContentDecoder:
     def __init__(self, coding: str) -> None:
         coding = coding.strip().lower()
         self.broken = coding not in ("", "identity", "gzip", "x-gzip", "deflate")
-        self._plain = coding in ("", "identity")
-        self._zlib = zlib.decompressobj(_ANY_ZLIB_OR_GZIP)
+        self._plain = is_plain(coding)
+        if not self._plain:
+            self._zlib = zlib.decompressobj(_ANY_ZLIB_OR_GZIP)
         self._left = MAX_DECODED
 
     def feed(self, data: bytes) -> bytes:

@@ -12,7 +12,8 @@ text. It keeps at most one event in memory and refuses one larger than its limit
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from typing import NamedTuple, TypeAlias
 
 CONTENT_TYPE = "text/event-stream"
 
@@ -20,6 +21,11 @@ MAX_EVENT_SIZE = 16 * 1024 * 1024
 """The largest event a `Decoder` accepts unless told otherwise, in bytes."""
 
 _BOM = b"\xef\xbb\xbf"
+# An event as nearly every server writes it; or else, in the last group, all that is
+# left from there on.
+_PLAIN = re.compile(rb"(?:event: (.*)\n)?data: (.*)\n\n|((?s:.)+)")
+_Found: TypeAlias = "tuple[bytes, bytes, bytes]"
+"""An event's name and data, and nothing."""
 
 
 def is_event_stream(content_type: str | None) -> bool:
@@ -49,7 +55,7 @@ class Decoder:
 
     def __init__(self, *, max_event_size: int = MAX_EVENT_SIZE) -> None:
         self._max_event_size = max_event_size
-        self._at_start = True
+        self._at_start = self._between = True
         self._skip_line_feed = False
         self._partial: list[bytes] = []
         self._partial_size = 0
@@ -68,6 +74,45 @@ class Decoder:
         Raises:
             EventTooLarge: an event passed the limit; the decoder is then of no use.
         """
+        return [ServerSentEvent(event, text) for event, text, _ in self._found(data)]
+
+    def feed_data(self, data: bytes) -> list[bytes]:
+        """As `feed`, for who needs of the events nothing but their data.
+
+        Raises:
+            EventTooLarge: as by `feed`.
+        """
+        return [text for _, text, _ in self._found(data)]
+
+    def _found(self, data: bytes) -> list[_Found]:
+        """The events that these bytes complete, those of the usual form all at once."""
+        if b"\r" in data or len(data) > self._max_event_size:
+            return self._read(data)
+        begun: list[_Found] = []
+        if not self._between:
+            end = data.find(b"\n\n") + 2
+            if end < 2:
+                return self._read(data)
+            begun, data = self._read(data[:end]), data[end:]
+            if not self._between:
+                return begun + self._read(data)
+        found: list[_Found] = _PLAIN.findall(data)
+        rest = found[-1][2] if found else b""
+        if rest:
+            found.pop()
+        if found:
+            self._at_start = False
+        if begun:
+            found = begun + found
+        return found + self._read(rest) if rest else found
+
+    def _read(self, data: bytes) -> list[_Found]:
+        """The events that these bytes complete, line by line."""
+        events = self._lines(data)
+        self._between = not (self.pending or self._size or self._skip_line_feed)
+        return events
+
+    def _lines(self, data: bytes) -> list[_Found]:
         if self._at_start and data:
             data = self._without_mark(data)
         if self._skip_line_feed and data:
@@ -81,7 +126,7 @@ class Decoder:
         if data[-1] == 0x0D:
             self._skip_line_feed = True
         rest = b"" if data[-1] in b"\r\n" else lines.pop()
-        events: list[ServerSentEvent] = []
+        events: list[_Found] = []
         for line in lines:
             if self._partial:
                 self._partial.append(line)
@@ -110,7 +155,7 @@ class Decoder:
         if self._size + self._partial_size > self._max_event_size:
             raise EventTooLarge(f"an event is larger than {self._max_event_size} bytes")
 
-    def _line(self, line: bytes) -> ServerSentEvent | None:
+    def _line(self, line: bytes) -> _Found | None:
         if not line:
             return self._dispatch()
         self._size += len(line)
@@ -124,10 +169,10 @@ class Decoder:
             self._event = value
         return None
 
-    def _dispatch(self) -> ServerSentEvent | None:
+    def _dispatch(self) -> _Found | None:
         event, data = self._event, self._data
         self._event, self._data, self._size = b"", [], 0
-        return ServerSentEvent(event, b"\n".join(data)) if data else None
+        return (event, b"\n".join(data), b"") if data else None
 
 
 def encode(event: ServerSentEvent) -> bytes:

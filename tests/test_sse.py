@@ -18,6 +18,12 @@ PIECES = [
     *(b"\n", b"\r", b"\r\n", b"\n\n", b"\xef\xbb\xbf", b"\xef", b"\xff", b"\0"),
     "é🙂\u2028\x85".encode(),
 ]
+# What is read at once, and what it may stand beside.
+USUAL = [
+    *(b"data: x\n\n", b"event: ping\ndata: {}\n\n", "event: é\ndata: 世\n\n".encode()),
+    *(b"event: ping\n", b"data: y\n", b"data: \n\n", b": c\n\n", b"id: 1\n", b"\n"),
+    *(b"event: ping\r\ndata: {}\r\n\r\n", b"data: z\n\r\n", b"\r", b"\xef\xbb\xbf"),
+]
 
 
 def decode(pieces: Iterable[bytes], *, limit: int = 2**24) -> list[ServerSentEvent]:
@@ -98,12 +104,19 @@ def test_every_cut(stream: bytes) -> None:
         assert decode(chop(stream, cut)) == whole
 
 
-streams = st.lists(st.sampled_from(PIECES)).map(b"".join)
+streams = st.one_of(
+    st.lists(st.sampled_from(PIECES)), st.lists(st.sampled_from(USUAL))
+).map(b"".join)
 
 
 def check_cuts(stream: bytes, cuts: list[int]) -> None:
     pieces = chop(stream, *(min(cut, len(stream)) for cut in cuts))
-    assert decode(pieces) == decode([stream])
+    # A byte at a time, no event is there as a whole.
+    expected = decode(cut_up(stream, 1))
+    assert decode(pieces) == decode([stream]) == expected
+    decoder = Decoder()
+    data = [data for piece in pieces for data in decoder.feed_data(piece)]
+    assert data == [event.data for event in expected]
 
 
 @unhurried

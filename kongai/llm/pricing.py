@@ -29,10 +29,9 @@ class Rates(NamedTuple):
 
     def cost(self, usage: Usage) -> float:
         """What this usage costs, in USD."""
-        writes = sum(
-            tokens * self.cache_write.get(ttl, self.input)
-            for ttl, tokens in usage.cache_writes.items()
-        )
+        writes = 0.0
+        for ttl, tokens in usage.cache_writes.items():
+            writes += tokens * self.cache_write.get(ttl, self.input)
         return (
             usage.uncached_tokens * self.input
             + usage.cached_tokens * self.cache_read
@@ -50,7 +49,10 @@ class PriceTable(NamedTuple):
 
     def rates(self, prompt_tokens: int) -> Rates:
         """The rates for a prompt of so many tokens; they hold for all of them."""
-        return next(rates for above, rates in self.tiers if prompt_tokens > above)
+        for above, rates in self.tiers:
+            if prompt_tokens > above:
+                return rates
+        raise LookupError(f"no rates for {prompt_tokens} tokens")
 
     def cost(self, usage: Usage) -> float:
         """What this usage costs, in USD."""
@@ -161,5 +163,7 @@ def tier_factor(tier: str | None, factors: Sequence[tuple[str, float]]) -> float
 
     A factor's name fits when it is part of the tier's, in any case; the longest wins.
     """
+    if not factors:
+        return 1.0
     found = [(name, f) for name, f in factors if name.lower() in (tier or "").lower()]
     return max(found, key=lambda pair: len(pair[0]))[1] if found else 1.0

@@ -46,7 +46,7 @@ class Usage:
     @property
     def cache_creation_tokens(self) -> int:
         """Prompt tokens written to the cache, whatever the time to live."""
-        return sum(self.cache_writes.values())
+        return sum(self.cache_writes.values()) if self.cache_writes else 0
 
     @property
     def uncached_tokens(self) -> int:

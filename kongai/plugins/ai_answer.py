@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from kongai import redact
-from kongai.content_coding import ContentDecoder
+from kongai.content_coding import ContentDecoder, is_plain
 from kongai.errors import GatewayError, UpstreamError, UpstreamTruncated
 from kongai.exchange import Exchange, UpstreamRequest, UpstreamResponse
 from kongai.llm.call import Call, cut
 from kongai.llm.chat import Untranslatable
-from kongai.llm.formats import AnswerReader, Envelope
+from kongai.llm.formats import AnswerReader, Envelope, StreamFilter
 from kongai.llm.formats.along import MAX_WHOLE_ANSWER
 from kongai.llm.translate import StreamTranslator, Translation, WholeFacts
-from kongai.sse import is_event_stream
+from kongai.sse import CONTENT_TYPE
 
 PING_INTERVAL = 15.0
 """Seconds after which a client is told that a silent provider is still at work."""
 _ANY_GZIP = 16 + zlib.MAX_WBITS
-_NDJSON = "application/x-ndjson"
+_STREAMS = (CONTENT_TYPE, "application/x-ndjson")
 
 
 class TransformationFailed(GatewayError):
@@ -30,36 +30,35 @@ class TransformationFailed(GatewayError):
     ended = "transformation_failed"
 
 
-def coding_of(upstream: UpstreamResponse) -> str:
-    """The content-coding of an answer; empty for none."""
-    return _header(upstream, "content-encoding") or ""
+def head_of(upstream: UpstreamResponse) -> dict[str, str]:
+    """The head of an answer by names in lower case; of repeated ones the first."""
+    return {name.lower(): value for name, value in reversed(upstream.headers)}
 
 
-def _header(upstream: UpstreamResponse, name: str) -> str | None:
-    named = (value for key, value in upstream.headers if key.lower() == name)
-    return next(named, None)
+def decoder_for(head: Mapping[str, str]) -> ContentDecoder | None:
+    """What undoes the content-coding of an answer; None where there is none."""
+    coding = head.get("content-encoding", "")
+    return None if is_plain(coding) else ContentDecoder(coding)
 
 
-def is_stream(upstream: UpstreamResponse) -> bool:
+def is_stream(head: Mapping[str, str]) -> bool:
     """Whether an answer comes piece by piece, in any format's way."""
-    kind = _header(upstream, "content-type") or ""
-    ndjson = kind.partition(";")[0].strip().lower() == _NDJSON
-    return ndjson or is_event_stream(kind)
+    kind = head.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in _STREAMS
 
 
-def is_measured(upstream: UpstreamResponse) -> bool:
+def is_measured(head: Mapping[str, str]) -> bool:
     """Whether HTTP says where the body ends; otherwise closing ends it."""
-    names = {key.lower() for key, _ in upstream.headers}
-    return not names.isdisjoint({"content-length", "transfer-encoding"})
+    return "content-length" in head or "transfer-encoding" in head
 
 
 def relayed(
-    chunks: Iterator[bytes], call: Call, decoder: ContentDecoder
+    chunks: Iterator[bytes], call: Call, decoder: ContentDecoder | None
 ) -> Iterator[bytes]:
     """Pass the chunks on unread."""
     for chunk in chunks:
         if call.payload is not None:
-            call.payload.append(decoder.feed(chunk))
+            call.payload.append(chunk if decoder is None else decoder.feed(chunk))
         yield chunk
     call.received = time.perf_counter()
 
@@ -68,9 +67,10 @@ def read_along(
     chunks: Iterator[bytes],
     call: Call,
     reader: AnswerReader,
-    decoder: ContentDecoder,
+    decoder: ContentDecoder | None,
     *,
     measured: bool,
+    may_drop: Callable[[], bool] | None,
 ) -> Iterator[bytes]:
     """Pass the chunks on, each before anything else is asked of the upstream.
 
@@ -78,8 +78,10 @@ def read_along(
         chunks: the body.
         call: the call it answers.
         reader: reads along.
-        decoder: undoes the content-coding for it.
+        decoder: undoes the content-coding for it, if there is one.
         measured: whether HTTP says where the body ends.
+        may_drop: asked after each chunk that has passed, until it says that the
+            request's body is not needed any more; None where it is not needed at all.
 
     Raises:
         UpstreamError: the upstream broke off before the stream said that it was
@@ -88,18 +90,21 @@ def read_along(
             was complete: what looks like a success is none.
     """
     hider = call.usage_hider if call.streaming else None
+    payload, silent, feed = call.payload, call.first_token is None, reader.feed
+    plain = decoder is None and hider is None and payload is None
     try:
         for chunk in chunks:
-            plain = decoder.feed(chunk)
-            reader.feed(plain)
-            reader.broken = reader.broken or decoder.broken
-            if call.payload is not None:
-                call.payload.append(plain)
-            if call.first_token is None and reader.started:
-                call.first_token = time.perf_counter()
-            shown = chunk if hider is None else hider.feed(plain)
+            shown = chunk
+            if plain:
+                feed(chunk)
+            else:
+                shown = _fed(chunk, reader, decoder, hider, payload)
+            if silent and reader.started:
+                silent, call.first_token = False, time.perf_counter()
             if shown:
                 yield shown
+            if may_drop is not None and may_drop():
+                may_drop = None
         if hider is not None and (rest := hider.end()):
             yield rest
     except UpstreamError:
@@ -110,14 +115,33 @@ def read_along(
         call.received = time.perf_counter()
         reader.end()
         call.response_model = cut(reader.model)
-    if decoder.broken or reader.lost:
+    if reader.lost or (decoder is not None and decoder.broken):
         return
-    if not decoder.complete:
+    if decoder is not None and not decoder.complete:
         raise UpstreamTruncated
-    if call.streaming and not reader.finished:
+    if reader.finished:
+        return
+    if call.streaming:
         raise UpstreamTruncated(ended="no_terminal_event")
-    if not (call.streaming or measured or reader.finished):
+    if not measured:
         raise UpstreamTruncated
+
+
+def _fed(
+    chunk: bytes,
+    reader: AnswerReader,
+    decoder: ContentDecoder | None,
+    hider: StreamFilter | None,
+    payload: list[bytes] | None,
+) -> bytes:
+    """Give a chunk to whoever wants it; what is left of it for the client."""
+    text = chunk if decoder is None else decoder.feed(chunk)
+    reader.feed(text)
+    if decoder is not None:
+        reader.broken = reader.broken or decoder.broken
+    if payload is not None:
+        payload.append(text)
+    return chunk if hider is None else hider.feed(text)
 
 
 def translated_stream(
@@ -135,11 +159,12 @@ def translated_stream(
     """
     upstream = cast("UpstreamResponse", exchange.upstream_response)
     asked = cast("UpstreamRequest", exchange.upstream_request)
-    decoder = ContentDecoder(coding_of(upstream))
+    decoder = decoder_for(head_of(upstream))
     try:
         for chunk in _with_silences(upstream, asked.read_timeout):
             if chunk is not None:
-                shown = translator.translate(decoder.feed(chunk))
+                text = chunk if decoder is None else decoder.feed(chunk)
+                shown = translator.translate(text)
             else:
                 shown = b"" if translator.finished else translator.still_there()
             if call.first_token is None and translator.started:
@@ -165,7 +190,7 @@ def translated_stream(
         translator.estimate()
         call.response_model = cut(translator.model)
         note_losses(call, translator.losses())
-    if not (translator.finished and decoder.complete):
+    if not (translator.finished and (decoder is None or decoder.complete)):
         raise UpstreamTruncated(ended="no_terminal_event")
 
 
@@ -209,7 +234,7 @@ def translated_whole(exchange: Exchange, call: Call, translation: Translation) -
         body = _whole_body(upstream)
         if call.streaming:
             written, answer = translation.replayed(body, envelope)
-        elif is_stream(upstream):
+        elif is_stream(head_of(upstream)):
             written, answer = translation.assembled(body, envelope)
         else:
             written, answer = translation.answer(body, envelope)
@@ -240,14 +265,14 @@ def translated_error(exchange: Exchange, call: Call, translation: Translation) -
 
 
 def _whole_body(upstream: UpstreamResponse) -> bytes:
-    decoder = ContentDecoder(coding_of(upstream))
+    decoder = decoder_for(head_of(upstream))
     pieces, size = [], 0
     for chunk in upstream.chunks:
-        pieces.append(decoder.feed(chunk))
+        pieces.append(chunk if decoder is None else decoder.feed(chunk))
         size += len(pieces[-1])
         if size > MAX_WHOLE_ANSWER:
             raise Untranslatable("too long")
-    if decoder.broken or not decoder.complete:
+    if decoder is not None and (decoder.broken or not decoder.complete):
         raise Untranslatable("not in a content-coding that can be undone")
     return b"".join(pieces)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +16,7 @@ from kongai.content_coding import takes_gzip
 from kongai.entities.types import DEFAULT_PORTS
 from kongai.errors import RequestRejected
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
+from kongai.header_list import HeaderList
 from kongai.incoming import query_arguments, query_without
 from kongai.llm.call import Call
 from kongai.llm.json_fields import with_fields
@@ -28,6 +29,9 @@ _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
 # In which vendors take their keys.
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _KEY_ARGUMENTS = ("key", "api-key", "api_key", "access_token")
+_GZIP = ("Accept-Encoding", "gzip, identity")
+_IDENTITY = ("Accept-Encoding", "identity")
+_JSON = ("Content-Type", "application/json")
 
 
 class _Own(NamedTuple):
@@ -94,6 +98,14 @@ class Endpoint:
         whole = "/" + whole.lstrip("/") if whole else own.path + endpoint
         self._whole = whole
         self._root = whole.rstrip("/").removesuffix(endpoint).rstrip("/")
+        self._own_headers = {
+            name.lower(): (name, value) for name, value in self._flags()
+        }
+        auth = target.auth
+        self._credential, self._tokens = None, frozenset[str]()
+        if auth.header_name is not None and auth.header_value is not None:
+            self._credential = (auth.header_name, auth.header_value)
+            self._tokens = _with_token(auth.header_value)
 
     def path(self, api_path: str | None) -> str:
         """The path of an endpoint.
@@ -124,29 +136,43 @@ class Endpoint:
             body=body,
         )
 
-    def _headers(self, exchange: Exchange, call: Call, body: bytes | None) -> Headers:
+    def _headers(
+        self, exchange: Exchange, call: Call, body: bytes | None
+    ) -> HeaderList:
         """The client's headers as the provider gets them."""
-        headers, auth = exchange.headers.copy(), self._target.auth
-        options = self._target.model.options
+        headers: Headers = exchange.headers
         if self._foreign is not None:
+            headers = HeaderList.of(headers)
             self._hold_back(headers, self._foreign)
-        if self._provider.version_header and options.anthropic_version is not None:
-            headers[self._provider.version_header] = options.anthropic_version
-        if self._provider.name == "huggingface":
-            _set_flag(headers, "x-use-cache", options.huggingface.use_cache)
-            _set_flag(headers, "x-wait-for-model", options.huggingface.wait_for_model)
+        ours = self._own_headers.copy()
         if call.chat:
             # Whoever reads along needs the plain bytes; br and zstd can't be undone.
-            gzip = takes_gzip(exchange.headers) and not call.streaming
-            headers["Accept-Encoding"] = "gzip, identity" if gzip else "identity"
+            gzip = not call.streaming and takes_gzip(exchange.headers)
+            ours["accept-encoding"] = _GZIP if gzip else _IDENTITY
         if body is not None and body is not exchange.body:
-            headers["Content-Type"] = "application/json"
-        if auth.header_name is not None and auth.header_value is not None:
-            exchange.secret_names |= {auth.header_name.lower()}
-            exchange.secret_values |= _with_token(auth.header_value)
-            if not (auth.allow_override and auth.header_name in headers):
-                headers[auth.header_name] = auth.header_value
-        return headers
+            ours["content-type"] = _JSON
+        if self._credential is not None:
+            name = self._credential[0].lower()
+            exchange.secret_names |= {name}
+            exchange.secret_values |= self._tokens
+            given = name in headers or name in ours
+            if not (given and self._target.auth.allow_override):
+                ours[name] = self._credential
+        return _with_fields(headers, ours)
+
+    def _flags(self) -> Iterator[tuple[str, str]]:
+        """What the provider is told in headers by the settings, but for its key."""
+        options = self._target.model.options
+        if self._provider.version_header and options.anthropic_version is not None:
+            yield self._provider.version_header, options.anthropic_version
+        if self._provider.name == "huggingface":
+            told = options.huggingface
+            for name, value in (
+                ("x-use-cache", told.use_cache),
+                ("x-wait-for-model", told.wait_for_model),
+            ):
+                if value is not None:
+                    yield name, "true" if value else "false"
 
     def _hold_back(self, headers: Headers, own: _Own) -> None:
         """Leave out what is for the client's vendor: this is another one.
@@ -229,15 +255,31 @@ def _key(headers: Headers, own: _Own) -> str | None:
     return None
 
 
-def _with_token(value: str) -> set[str]:
+def _with_token(value: str) -> frozenset[str]:
     """A header's credential, and its token alone: that may be quoted without scheme."""
     token = value.partition(" ")[2].strip()
-    return {value, token} if len(token) >= redact.SHORTEST else {value}
+    return frozenset({value, token} if len(token) >= redact.SHORTEST else {value})
 
 
-def _set_flag(headers: Headers, name: str, value: bool | None) -> None:
-    if value is not None:
-        headers[name] = "true" if value else "false"
+def _with_fields(headers: Headers, ours: Mapping[str, tuple[str, str]]) -> HeaderList:
+    """Headers with fields set: each in the place of the first one of its name.
+
+    All in one pass: there are few headers, but each request has them.
+
+    Args:
+        headers: the headers.
+        ours: by names in lower case, names and values.
+    """
+    left = dict(ours)
+    fields: list[tuple[str, str]] = []
+    for field in headers:
+        name = field[0].lower()
+        if name not in ours:
+            fields.append(field)
+        elif name in left:
+            fields.append(left.pop(name))
+    fields += left.values()
+    return HeaderList.of(fields)
 
 
 def _with_argument(query: str | None, name: str, value: str, *, keeps: bool) -> str:

@@ -7,7 +7,7 @@ estimate of the prompt where the provider does not count it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from kongai.exchange import Exchange
 from kongai.llm.call import Call
@@ -20,33 +20,29 @@ kept until the count comes: that takes some 20 ms a megabyte, and mostly for not
 
 def let_go(exchange: Exchange, call: Call) -> None:
     """Drop the body, and give its room to others."""
-    exchange.forget_body()
+    if not exchange.body_forgotten:
+        exchange.forget_body()
     call.body = None
     exchange.body_share.release()
 
 
-def kept_for_the_count(
-    chunks: Iterator[bytes],
-    exchange: Exchange,
-    call: Call,
-    reader: AnswerReader,
-    estimate: Callable[[], int],
-) -> Iterator[bytes]:
-    """Pass the answer on, and drop the request's body when its length is known.
+def dropped(
+    exchange: Exchange, call: Call, reader: AnswerReader, estimate: Callable[[], int]
+) -> bool:
+    """Drop the request's body if its length is known by now, or it is too large.
 
     Args:
-        chunks: the answer, before the reader reads it.
         exchange: the exchange.
         call: the call, which has the body.
-        reader: gets each chunk before the next is asked for.
+        reader: has read of the answer what has passed.
         estimate: the tokens of the prompt, by the body.
+
+    Returns:
+        Whether it was dropped.
     """
-    for chunk in chunks:
-        yield chunk
-        if not reader.usage.prompt_tokens:
-            if not (call.streaming and len(call.body or b"") >= LARGE):
-                continue
-            call.prompt_estimate = estimate()
-        let_go(exchange, call)
-        break
-    yield from chunks
+    if not reader.usage.prompt_tokens:
+        if len(call.body or b"") < LARGE:
+            return False
+        call.prompt_estimate = estimate()
+    let_go(exchange, call)
+    return True

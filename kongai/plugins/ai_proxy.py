@@ -15,13 +15,14 @@ from __future__ import annotations
 import string
 import time
 from collections.abc import Generator, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from werkzeug.wrappers import Response
 
 from kongai import redact, registry
-from kongai.content_coding import ContentDecoder, takes_gzip
+from kongai.content_coding import takes_gzip
 from kongai.errors import RequestRejected
 from kongai.exchange import Attempt, Exchange, UpstreamRequest, UpstreamResponse
 from kongai.llm import pricing
@@ -89,6 +90,7 @@ class AIProxy(Plugin):
             self.config, Endpoint(self.config, llm_format=self.config.llm_format)
         )
         self._templated = templated(self.config)
+        self._own_path = self._client.ENDPOINTS[self.config.route_type]
         self._provider = registry.provider_format(self.config.provider_format)
         self._statistics = Statistics(self.config)
         names = (self.config.auth.header_name, self.config.auth.param_name)
@@ -115,11 +117,7 @@ class AIProxy(Plugin):
     def access(self, exchange: Exchange) -> Response | None:
         """Check the request and find out what it asks for."""
         path = below_route(exchange)
-        request = exchange.request
-        empty = (
-            not request.content_length and "transfer-encoding" not in exchange.headers
-        )
-        if path == "" and request.method in ("GET", "HEAD") and empty:
+        if path == "" and exchange.method in ("GET", "HEAD") and _is_empty(exchange):
             return _greeting()
         api_path = self._api_path(path)
         prepared = exchange.state[self] = self._prepare(exchange)
@@ -203,7 +201,7 @@ class AIProxy(Plugin):
     def _api_path(self, below: str) -> str | None:
         """The path of the API that is asked for; None for what the route is for."""
         path = self._client.api_path(below)
-        return None if path == self._client.ENDPOINTS[self.config.route_type] else path
+        return None if path == self._own_path else path
 
     def _answer_locally(
         self, exchange: Exchange, api_path: str, config: AIProxyConfig
@@ -228,7 +226,9 @@ class AIProxy(Plugin):
 
     def _name_model(self, call: Call, response: Response) -> None:
         if self.config.model_name_header:
-            model = quote((call.request_model or "")[:_LONGEST], safe=_PRINTABLE)
+            model = (call.request_model or "")[:_LONGEST]
+            if not (model.isascii() and model.isprintable()):
+                model = quote(model, safe=_PRINTABLE)
             response.headers["X-Kong-LLM-Model"] = f"{call.provider}/{model}"
 
     def _translate(
@@ -240,7 +240,8 @@ class AIProxy(Plugin):
         assert upstream is not None
         assert response is not None
         response.headers.pop("Set-Cookie", None)
-        if upstream.status == 200 and call.streaming and ai_answer.is_stream(upstream):
+        streamed = ai_answer.is_stream(ai_answer.head_of(upstream))
+        if upstream.status == 200 and call.streaming and streamed:
             call.events = translation.stream(ai_answer.envelope_of(exchange, call))
             kind = CONTENT_TYPE
         elif upstream.status == 200:
@@ -286,23 +287,27 @@ class AIProxy(Plugin):
         if call.events is not None:
             call.reader = call.events
             return ai_answer.translated_stream(exchange, call, call.events)
-        decoder = ContentDecoder(ai_answer.coding_of(upstream))
+        head = ai_answer.head_of(upstream)
+        decoder = ai_answer.decoder_for(head)
         if not call.chat or upstream.status != 200:
             return ai_answer.relayed(chunks, call, decoder)
-        call.streaming = ai_answer.is_stream(upstream)
+        call.streaming = ai_answer.is_stream(head)
         provider = self._provider
         reader = provider.stream_reader() if call.streaming else provider.whole_reader()
         call.reader = reader
-        if call.body is not None and call.payload is None:
-            chunks = ai_prompt.kept_for_the_count(
-                chunks,
-                exchange,
-                call,
-                reader,
-                lambda: self._statistics.estimated_prompt(exchange, call),
-            )
-        measured = ai_answer.is_measured(upstream)
-        return ai_answer.read_along(chunks, call, reader, decoder, measured=measured)
+        may_drop = None
+        # Of an answer in one piece, nothing is counted before its end.
+        if call.streaming and call.body is not None and call.payload is None:
+            estimate = partial(self._statistics.estimated_prompt, exchange, call)
+            may_drop = partial(ai_prompt.dropped, exchange, call, reader, estimate)
+        return ai_answer.read_along(
+            chunks,
+            call,
+            reader,
+            decoder,
+            measured=ai_answer.is_measured(head),
+            may_drop=may_drop,
+        )
 
     def _may_estimate(self, call: Call, upstream: UpstreamResponse) -> bool:
         """Whether the body is needed for the record, should a count be missing."""
@@ -311,18 +316,23 @@ class AIProxy(Plugin):
 
 
 def _make_plain(call: Call, upstream: UpstreamResponse, response: Response) -> None:
-    """Make sure that what is to be taken out of a stream can be found there."""
-    coding = ai_answer.coding_of(upstream)
-    if ContentDecoder(coding).broken:
+    """Make sure that what is to be taken out of a stream can be found there.
+
+    What is no stream goes on as it came.
+    """
+    head = ai_answer.head_of(upstream)
+    decoder = ai_answer.decoder_for(head)
+    readable = decoder is None or not decoder.broken
+    if not (upstream.status == 200 and ai_answer.is_stream(head) and readable):
         call.usage_hider = None
-    elif coding:
-        for name in _OF_THE_BODY:
-            response.headers.pop(name, None)
+        return
+    for name in _OF_THE_BODY:
+        response.headers.pop(name, None)
 
 
 def _may_compress(exchange: Exchange, response: Response) -> bool:
     """Whether a body of ours may go in gzip: no stream, and the client takes it."""
-    if exchange.request.method == "HEAD" or response.status_code in _WITHOUT_BODY:
+    if exchange.method == "HEAD" or response.status_code in _WITHOUT_BODY:
         return False
     streamed = response.headers.get("Content-Type", "").startswith(CONTENT_TYPE)
     coded = "Content-Encoding" in response.headers
@@ -342,6 +352,12 @@ def _with_defaults(provider: str, fields: dict[str, Any]) -> dict[str, Any]:
         "logging": {"log_statistics": True, **fields.get("logging", {})},
         "model": model,
     }
+
+
+def _is_empty(exchange: Exchange) -> bool:
+    """Whether a request has no body."""
+    coded = "transfer-encoding" in exchange.headers
+    return not (exchange.content_length or coded)
 
 
 def _greeting() -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -193,7 +194,7 @@ class AIProxyConfig(Target, frozen=True, kw_only=True):
     @property
     def client_format(self) -> Format:
         """The module of the format that clients speak."""
-        return registry.format(self.llm_format)
+        return _client_format(self.llm_format)
 
     @property
     def translates(self) -> bool:
@@ -211,6 +212,9 @@ class AIProxyConfig(Target, frozen=True, kw_only=True):
         embeds = self.route_type == "llm/v1/embeddings"
         if self.genai_category == "text/embeddings" and not embeds:
             yield "genai_category", "needs the route_type 'llm/v1/embeddings'"
+
+
+_client_format = cache(registry.format)
 
 
 def _all_or_none(*names: str) -> str:

@@ -13,13 +13,14 @@ from kongai.errors import RequestRejected
 from kongai.exchange import BodyTooLarge, Exchange
 from kongai.llm.call import Call, cut
 from kongai.llm.chat import Untranslatable
-from kongai.llm.formats import Dialect, RequestFacts
+from kongai.llm.formats import RequestFacts
 from kongai.llm.json_fields import with_fields
 from kongai.llm.request_body import HALF_PAIR, TOO_DEEP, BadBody, NoRequest
 from kongai.llm.translate import Translation
 from kongai.plugins.ai_proxy_config import AIProxyConfig
 from kongai.registry import provider_format
 
+_JSON = "application/json"
 _EMBEDDINGS = "llm/v1/embeddings"
 _NO_PROMPT = "request body doesn't contain valid prompts"
 _NO_MODEL = "model parameter not found in request, nor in gateway configuration"
@@ -49,8 +50,8 @@ def read_body(exchange: Exchange, limit: int | None) -> bytes:
             status=413,
             ended="too_large",
         ) from error
-    kind = exchange.headers.get("content-type", "application/json")
-    if kind.partition(";")[0].strip().lower() != "application/json":
+    kind = exchange.headers.get("content-type", _JSON)
+    if kind != _JSON and kind.partition(";")[0].strip().lower() != _JSON:
         raise RequestRejected(_NO_PROMPT)
     return body
 
@@ -148,14 +149,17 @@ def _translated(body: bytes, call: Call, config: AIProxyConfig, model: str) -> b
 def _native(
     body: bytes, facts: RequestFacts, call: Call, config: AIProxyConfig, model: str
 ) -> bytes:
-    dialect = config.dialect(model)
-    fields = _configured(config, dialect)
+    fields = _configured(config, model)
     if facts.model != model:
         fields["model"] = model
     if call.streaming and not facts.streaming:
         fields["stream"] = True
-    counted = config.logging.log_statistics and dialect.stream_usage
-    asks = call.streaming and counted and not facts.usage_in_stream
+    asks = (
+        call.streaming
+        and not facts.usage_in_stream
+        and config.logging.log_statistics
+        and config.dialect(model).stream_usage
+    )
     if not facts.exact and (fields or asks or config.auth.param_location == "body"):
         raise BadBody(HALF_PAIR)
     if asks:
@@ -164,19 +168,19 @@ def _native(
     return with_fields(body, fields) if fields else body
 
 
-def _configured(config: AIProxyConfig, dialect: Dialect) -> dict[str, Any]:
+def _configured(config: AIProxyConfig, model: str) -> dict[str, Any]:
     """The fields that the configuration sets; None takes one out."""
     options = config.model.options
     if config.route_type == _EMBEDDINGS:
         dimensions = options.embeddings_dimensions
         return {} if dimensions is None else {"dimensions": dimensions}
-    fields: dict[str, Any] = {
-        name: getattr(options, name)
-        for name in _OPTIONS
-        if getattr(options, name) is not None
-    }
+    fields: dict[str, Any] = {}
+    for name in _OPTIONS:
+        value = getattr(options, name)
+        if value is not None:
+            fields[name] = value
     if options.max_tokens is not None:
         # A client may have said it under the other name.
         fields |= {"max_tokens": None, "max_completion_tokens": None}
-        fields[dialect.max_tokens] = options.max_tokens
+        fields[config.dialect(model).max_tokens] = options.max_tokens
     return fields

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LONGEST_MODEL = 200
 """Characters of a model's name; a longer one has no price, and is not remembered."""
 _UNSPECIFIED = "UNSPECIFIED"
+_HOUR = 3_600_000
+"""Milliseconds."""
 
 
 class Statistics:
@@ -36,6 +38,9 @@ class Statistics:
         self._prices = _typed_prices(target.model.options)
         factors = target.model.options.service_tier_factor
         self._tier_factors = [(factor.tier, factor.factor) for factor in factors]
+        self._priced_as = target.provider.prices
+        self._hour = (0, datetime.fromtimestamp(0, timezone.utc))
+        """The last hour that was asked for: its number and its beginning."""
 
     def write(
         self, exchange: Exchange, call: Call, plugin_id: str, model: Model
@@ -80,14 +85,16 @@ class Statistics:
 
     def _meta(self, call: Call, plugin_id: str, latency: int) -> dict[str, Any]:
         # A client may write anything there, even its key.
-        requested = redact.text(call.request_model or _UNSPECIFIED)
+        requested = answered = redact.text(call.request_model or _UNSPECIFIED)
+        if call.response_model and call.response_model != call.request_model:
+            answered = redact.text(call.response_model)
         refused = call.chat and call.asked is None
         return {
             "plugin_id": plugin_id,
             # A refused request was for no provider yet.
             "provider_name": _UNSPECIFIED if refused else call.provider,
             "request_model": requested,
-            "response_model": redact.text(call.response_model or requested),
+            "response_model": answered,
             "request_mode": "stream" if call.streaming else "oneshot",
             "llm_latency": latency,
         }
@@ -128,17 +135,25 @@ class Statistics:
         return _rounded(prices.cost(usage) * factor)
 
     def _table_prices(self, exchange: Exchange, call: Call) -> PriceTable | None:
-        provider = self._target.provider.prices
-        started = exchange.timings.started_at / 1000
-        hour = datetime.fromtimestamp(started, timezone.utc)
-        hour = hour.replace(minute=0, second=0, microsecond=0)
+        provider = self._priced_as
+        if provider is None:
+            return None
+        hour = self._hour_of(exchange.timings.started_at)
         for model in (call.response_model, call.request_model):
-            if provider is None or not model or len(model) > _LONGEST_MODEL:
-                continue
-            prices = price_table(provider, model, hour)
-            if prices is not None:
-                return prices
+            if model and len(model) <= _LONGEST_MODEL:
+                prices = price_table(provider, model, hour)
+                if prices is not None:
+                    return prices
         return None
+
+    def _hour_of(self, milliseconds: int) -> datetime:
+        """The hour in which a point of time is; nearly always that of the last one."""
+        number = milliseconds // _HOUR
+        known, hour = self._hour
+        if known != number:
+            hour = datetime.fromtimestamp(number * 3600, timezone.utc)
+            self._hour = (number, hour)
+        return hour
 
     def _payload(self, exchange: Exchange, call: Call) -> dict[str, str]:
         asked = call.body or exchange.body or b""

@@ -108,6 +108,17 @@ def test_what_others_might_read_otherwise(body: bytes, text: str) -> None:
     assert str(refused.value) == text
 
 
+@pytest.mark.parametrize("character", ["é", "世", "🙂"])
+@pytest.mark.parametrize("before", [*range(8176, 8196), 16_384, 100_000])
+def test_a_long_body_is_utf8_everywhere(character: str, before: int) -> None:
+    spoken, whole = character.encode(), b'{"a":"%b%b%b"}'
+    end = b"x" * 20_000
+    assert read_body(whole % (b"x" * before, spoken, end)).exact
+    for part in (spoken[1:], spoken[:-1]):
+        with pytest.raises(BadBody, match=f"^{request_body.NOT_UTF8}$"):
+            read_body(whole % (b"x" * before, part, end))
+
+
 @pytest.mark.parametrize("first", [b"model", b"MODEL", b"\\u006dodel", b"mo\\u0064el"])
 @pytest.mark.parametrize("spaces", [b"", b" ", b"\r\n\t"])
 def test_two_members_of_one_name(first: bytes, spaces: bytes) -> None:

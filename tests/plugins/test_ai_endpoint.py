@@ -678,3 +678,28 @@ def test_a_secret_is_known_as_json_writes_it_too() -> None:
 def test_a_body_that_nobody_has_read_gets_no_key() -> None:
     found = Asked(endpoint("openai", auth=param("body")), given=None, read=False)
     assert found.request.body is None
+
+
+def test_what_is_set_takes_the_place_of_what_the_client_sent() -> None:
+    """One field for all that it sent of a name, where the first of them was."""
+    made = endpoint(
+        client="anthropic",
+        anthropic_version="2023-06-01",
+        auth={"header_name": "X-Api-Key", "header_value": "sk-configured"},
+    )
+    found = Asked(
+        made,
+        *(("a", "1"), ("ANTHROPIC-VERSION", "1"), ("x-api-key", "sk-client")),
+        *(
+            ("b", "2"),
+            ("Anthropic-Version", "2"),
+            ("accept-encoding", "br"),
+            ("c", "3"),
+        ),
+    )
+    assert list(found.exchange.sent_headers or ()) == [
+        *(("a", "1"), ("anthropic-version", "2023-06-01")),
+        *(("X-Api-Key", "sk-configured"), ("b", "2")),
+        *(("Accept-Encoding", "identity"), ("c", "3")),
+    ]
+    assert found.exchange.headers.getlist("anthropic-version") == ["1", "2"]

@@ -199,6 +199,29 @@ def test_a_usage_in_a_coding_is_kept_back_where_it_can_be_read(coding: str) -> N
         assert gateway.record["kongai"]["usage_unread"] is True
 
 
+def test_a_stream_of_which_something_is_taken_out_has_no_length() -> None:
+    stream = b"".join(CHUNKS)
+    head = [("content-type", "text/event-stream"), ("content-length", str(len(stream)))]
+    gateway = Gateway("openai", "openai", answer([stream], headers=head))
+    got = gateway.ask(asked(stream=True))
+    assert len(got.body) < len(stream)
+    assert "Content-Length" not in got.headers
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_what_comes_in_place_of_a_stream_goes_on_as_it_is(status: int) -> None:
+    packed = gzip.compress(completion())
+    head = [
+        *(("content-type", "application/json"), ("content-encoding", "gzip")),
+        ("content-length", str(len(packed))),
+    ]
+    gateway = Gateway("openai", "openai", answer(packed, status, headers=head))
+    got = gateway.ask(asked(stream=True))
+    assert (got.status, got.body) == (status, packed)
+    assert got.headers["Content-Encoding"] == "gzip"
+    assert got.headers["Content-Length"] == str(len(packed))
+
+
 @pytest.mark.parametrize("statistics", [True, False])
 def test_who_asks_for_the_usage_gets_it(*, statistics: bool) -> None:
     logging = {"log_statistics": statistics}

@@ -57,6 +57,7 @@ def written(
     started: datetime = datetime(2025, 11, 3, 12, tzinfo=timezone.utc),
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
+    by: Statistics | None = None,
 ) -> dict[str, Any]:
     """What is written into the record of a call."""
     settings = {
@@ -76,7 +77,7 @@ def written(
         body=body,
     )
     config = load(AIProxyConfig, settings)
-    Statistics(config).write(exchange, done, "the-plugin", config.model)
+    (by or Statistics(config)).write(exchange, done, "the-plugin", config.model)
     record: dict[str, Any] = {"kongai": {"ended": "ok"}}
     exchange.log.apply(record)
     return record
@@ -268,6 +269,25 @@ def test_the_price_is_that_of_the_day(started: datetime, cost: float) -> None:
     done = call(Usage(MILLION), response_model="claude-opus-4-6")
     when = started.replace(tzinfo=timezone.utc)
     assert usage_of(done, started=when)["cost"] == cost
+
+
+def test_one_writer_prices_each_call_by_its_own_hour() -> None:
+    """The table has DeepSeek at half the price from 16:30 to 00:30 UTC."""
+    settings = {
+        "route_type": "llm/v1/chat",
+        "logging": {"log_statistics": True},
+        "model": {"provider": "deepseek"},
+    }
+    writer = Statistics(load(AIProxyConfig, settings))
+    costs = [
+        usage_of(
+            call(Usage(MILLION), response_model="deepseek-chat"),
+            started=datetime(2025, 6, 3, hour, 59, 59, tzinfo=timezone.utc),
+            by=writer,
+        )["cost"]
+        for hour in (12, 17, 17, 12)
+    ]
+    assert costs == [0.27, 0.135, 0.135, 0.27]
 
 
 def test_the_tiers_factor_is_on_the_tables_prices_too() -> None:

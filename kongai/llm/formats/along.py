@@ -10,7 +10,7 @@ import msgspec
 from kongai.llm.json_fields import UNREADABLE
 from kongai.llm.request_body import without_halves
 from kongai.llm.usage import Usage, estimate_tokens
-from kongai.sse import Decoder, EventTooLarge, ServerSentEvent
+from kongai.sse import Decoder, EventTooLarge
 
 MAX_WHOLE_ANSWER = 64 * 1024 * 1024
 """The longest whole answer that is read, in bytes."""
@@ -95,8 +95,8 @@ class EventReader(ABC):
         self._decoder = Decoder()
 
     @abstractmethod
-    def read(self, event: ServerSentEvent) -> None:
-        """Read one event.
+    def read(self, data: bytes) -> None:
+        """Read the data of one event.
 
         Raises:
             msgspec.DecodeError: it can't be read; it is left out then.
@@ -107,7 +107,7 @@ class EventReader(ABC):
         if self.lost:
             return
         try:
-            events = self._decoder.feed(data)
+            events = self._decoder.feed_data(data)
         except EventTooLarge:
             self.broken = self.lost = True
             return

@@ -17,7 +17,6 @@ from kongai.llm.formats import AnswerReader, RequestFacts, StreamFilter
 from kongai.llm.formats.along import EventReader, Everything, WholeReader
 from kongai.llm.request_body import read_body
 from kongai.llm.usage import Usage, count_of
-from kongai.sse import ServerSentEvent
 
 ENDPOINTS: Mapping[str, str] = {"llm/v1/chat": "/v1/messages"}
 """By route type, the path below the root of the API."""
@@ -59,6 +58,11 @@ class _Delta(msgspec.Struct):
     partial_json: str = ""
 
 
+class _Whole(msgspec.Struct):
+    model: str | None = None
+    usage: GivenUsage | None = None
+
+
 class _Event(msgspec.Struct):
     type: str = ""
     message: _Message | None = None
@@ -69,7 +73,7 @@ class _Event(msgspec.Struct):
 _decode_usage: msgspec.json.Decoder[GivenUsage | None] = msgspec.json.Decoder(
     GivenUsage | None
 )
-_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_whole = msgspec.json.Decoder(_Whole).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
@@ -122,24 +126,23 @@ def stream_reader() -> AnswerReader:
 
 
 def _read_whole(body: bytes, usage: Usage) -> str | None:
-    message = _decode_message(body)
-    given = decode_usage(message.usage)
-    if given is not None:
-        read_prompt(usage, given)
-        read_completion(usage, given)
+    message = _decode_whole(body)
+    if message.usage is not None:
+        read_prompt(usage, message.usage)
+        read_completion(usage, message.usage)
     return message.model
 
 
 class _StreamReader(EventReader):
-    def read(self, event: ServerSentEvent) -> None:
-        fields = _decode_event(event.data)
+    def read(self, data: bytes) -> None:
+        fields = _decode_event(data)
         kind = fields.type
         if kind == "content_block_delta":
             self.started = True
-            if fields.delta is not None:
-                delta = fields.delta
-                self.characters += len(delta.text or delta.thinking)
-                self.characters += len(delta.partial_json)
+            delta = fields.delta
+            if delta is not None:
+                said = delta.text or delta.thinking
+                self.characters += len(said) + len(delta.partial_json)
         elif kind == "message_start" and fields.message is not None:
             self.model = fields.message.model
             given = decode_usage(fields.message.usage)
@@ -164,13 +167,16 @@ def decode_usage(raw: msgspec.Raw) -> GivenUsage | None:
 
 def read_prompt(usage: Usage, given: GivenUsage) -> None:
     """Take over the prompt's tokens; what is not given stays as it was."""
-    usage.counted = usage.counted or given.input_tokens is not None
-    uncached = usage.uncached_tokens
-    if given.input_tokens is not None or given.iterations:
+    several = bool(given.iterations)
+    if given.input_tokens is not None:
+        usage.counted = True
+    if several or given.input_tokens is not None:
         uncached = _total(given, "input_tokens")
-    if given.cache_read_input_tokens is not None or given.iterations:
+    else:
+        uncached = usage.uncached_tokens
+    if several or given.cache_read_input_tokens is not None:
         usage.cached_tokens = _total(given, "cache_read_input_tokens")
-    if given.cache_creation_input_tokens is not None or given.iterations:
+    if several or given.cache_creation_input_tokens is not None:
         writes = _cache_writes(given)
         # A message_delta may repeat the sum and not say for how long each part lives.
         if "1h" in writes or sum(writes.values()) != usage.cache_creation_tokens:
@@ -190,16 +196,21 @@ def read_completion(usage: Usage, given: GivenUsage) -> None:
 
 def _total(given: GivenUsage, name: str) -> int:
     """A count, summed over the iterations where the answer took several."""
-    parts = given.iterations or [given]
-    return count_of(sum(count_of(getattr(part, name)) for part in parts))
+    if not given.iterations:
+        return count_of(getattr(given, name))
+    return count_of(sum(count_of(getattr(part, name)) for part in given.iterations))
 
 
 def _cache_writes(given: GivenUsage) -> dict[str, int]:
     """Cache writes by time to live; what is not told apart counts as five minutes."""
     written = _total(given, "cache_creation_input_tokens")
+    if not written:
+        return {}
     parts = [given.cache_creation]
     if given.iterations:
         parts = [part.cache_creation for part in given.iterations]
+    elif given.cache_creation is None:
+        return {"5m": written}
     hour = sum(count_of(part.ephemeral_1h_input_tokens) for part in parts if part)
     hour = min(hour, written)
     writes = {"5m": written - hour, "1h": hour}

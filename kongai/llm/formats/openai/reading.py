@@ -7,7 +7,7 @@ known or not, is skipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,6 @@ from kongai.llm.formats.openai.usage import read_usage, usage_of
 from kongai.llm.json_fields import UNREADABLE
 from kongai.llm.request_body import read_body
 from kongai.llm.usage import Usage, estimate_tokens
-from kongai.sse import ServerSentEvent
 
 ENDPOINTS: Mapping[str, str] = {
     "llm/v1/chat": "/chat/completions",
@@ -189,39 +188,57 @@ class _StreamReader(EventReader):
         self.finished = self.finished or self._stopped
         super().end()
 
-    def read(self, event: ServerSentEvent) -> None:
-        if event.data == _DONE:
+    def read(self, data: bytes) -> None:
+        if data == _DONE:
             self.finished = True
             return
-        chunk = _decode_chunk(event.data)
+        chunk = _decode_chunk(data)
         if chunk.error is not None:
             # An error ends a stream too: the API has said how it went.
             self.finished = True
         if not self.model and isinstance(chunk.model, str):
             # Azure's first chunk tells of the prompt, and has an empty name.
             self.model = chunk.model
-        usage = usage_of({"usage": chunk.usage, "x_groq": chunk.x_groq})
-        read_usage(usage, self.usage)
-        self.counted = self.usage.counted
-        _note_tier(self.usage, chunk.service_tier)
+        if chunk.usage is not None or chunk.x_groq is not None:
+            usage = usage_of({"usage": chunk.usage, "x_groq": chunk.x_groq})
+            read_usage(usage, self.usage)
+            self.counted = self.usage.counted
+        if chunk.service_tier:
+            _note_tier(self.usage, chunk.service_tier)
         for choice in chunk.choices or ():
             characters = len(choice.text or "")
             if choice.delta is not None:
                 characters += _characters(choice.delta)
-            self.started = self.started or characters > 0
-            self.characters += characters
-            self._stopped = self._stopped or bool(choice.finish_reason)
+            if characters:
+                self.started = True
+                self.characters += characters
+            if choice.finish_reason:
+                self._stopped = True
 
 
 def _characters(delta: _Text) -> int:
     """How many characters of text and of arguments a delta brings."""
-    thought = delta.reasoning_content or delta.reasoning
-    texts = [*_texts(delta.content), thought, delta.refusal]
-    for call in delta.tool_calls if isinstance(delta.tool_calls, list) else ():
+    content, thought = delta.content, delta.reasoning_content or delta.reasoning
+    count = len(content) if isinstance(content, str) else 0
+    if thought is not None or delta.refusal is not None:
+        count += _length(thought) + _length(delta.refusal)
+    if isinstance(content, list):
+        count += sum(map(_length, _texts(content)))
+    if isinstance(delta.tool_calls, list):
+        count += sum(map(_length, _of_calls(delta.tool_calls)))
+    return count
+
+
+def _length(text: Any) -> int:
+    return len(text) if isinstance(text, str) else 0
+
+
+def _of_calls(calls: list[Any]) -> Iterator[Any]:
+    """The names and arguments of calls of tools."""
+    for call in calls:
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
-            texts += [function.get("name"), function.get("arguments")]
-    return sum(len(text) for text in texts if isinstance(text, str))
+            yield from (function.get("name"), function.get("arguments"))
 
 
 def _texts(content: Any) -> list[Any]:

@@ -18,6 +18,9 @@ from kongai.llm.json_fields import UNREADABLE
 
 _BETWEEN = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
+# Nearly every chunk has choices, and so is none with the usage alone.
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+
 _LONGEST = 16384
 """Bytes of the longest event that may be one with the usage."""
 
@@ -52,13 +55,10 @@ class _UsageHider:
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes and return those that may go on."""
         data = self._rest + data
-        passed, start = [], 0
-        for found in _BETWEEN.finditer(data):
-            event = data[start : found.end()]
-            start = found.end()
-            if not _tells_usage(event):
-                passed.append(event)
-        self._rest = data[start:]
+        events, self._rest = _whole_events(data)
+        if not (self._rest or _may_tell_usage(data)):
+            return data
+        passed = [event for event in events if not _tells_usage(event)]
         if len(self._rest) > _LONGEST:
             # It is none, then; and what comes of it later does not look like one.
             passed.append(self._rest)
@@ -71,10 +71,32 @@ class _UsageHider:
         return rest
 
 
+def _whole_events(data: bytes) -> tuple[list[bytes], bytes]:
+    """The events that have come as a whole, and what is left."""
+    if b"\r" not in data:
+        *events, rest = data.split(b"\n\n")
+        return [event + b"\n\n" for event in events], rest
+    events, start = [], 0
+    for found in _BETWEEN.finditer(data):
+        events.append(data[start : found.end()])
+        start = found.end()
+    return events, data[start:]
+
+
+def _may_tell_usage(text: bytes) -> bool:
+    """Whether there may be an event in it that tells the usage, and nothing else."""
+    # With a backslash, the name may be written in another way.
+    return b'"usage"' in text and (
+        b"\\" in text or _NO_CHOICES.search(text) is not None
+    )
+
+
 def _tells_usage(event: bytes) -> bool:
     """Whether an event tells the usage, and nothing else."""
+    if not _may_tell_usage(event):
+        return False
     text = event.strip()
-    if b'"usage"' not in text or not text.startswith(b"data:"):
+    if not text.startswith(b"data:"):
         return False
     try:
         chunk = msgspec.json.decode(text.removeprefix(b"data:"), type=_Chunk)

@@ -62,6 +62,19 @@ def test_what_tells_anything_else_stays(data: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "usage",
+    [
+        b'data: {"\\u0063hoices":[],"usage":{}}\n\n',
+        b'data:{"usage":{"total_tokens":1},"choices" : [\t]}\n\n',
+    ],
+)
+def test_the_usage_is_found_however_it_is_written(usage: bytes) -> None:
+    before = event(chunk("a\nb", usage=None))
+    assert passed(before + usage + DONE) == before + DONE
+    assert passed(before, usage, DONE) == before + DONE
+
+
+@pytest.mark.parametrize(
     "stream",
     [
         b": comment\n\n" + DONE,
