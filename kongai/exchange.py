@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from werkzeug.datastructures import Headers
@@ -335,7 +335,7 @@ class Exchange:
         if self.body is not None:
             self.body, self.body_forgotten = None, True
         if self.upstream_request is not None:
-            self.upstream_request = replace(self.upstream_request, body=None)
+            self.upstream_request.body = None
 
     def limit_body(self, limit: int, refusal: RequestRejected) -> None:
         """Refuse the body once more than this has come, whoever reads it.

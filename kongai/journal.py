@@ -22,11 +22,10 @@ import errno
 import itertools
 import logging
 import os
-import threading
 import time
+from _thread import RLock
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -35,9 +34,10 @@ import msgspec
 from kongai import redact
 from kongai.forks import forget_in_children
 from kongai.incoming import mount_point
-from kongai.log_file import Folder, Place, is_named, let_go, try_lock, write_whole
+from kongai.log_file import Folder, Place, is_named, let_go, no_space, try_lock
 from kongai.logged import request_id_of
 from kongai.recovery import Asked, Intent, recover
+from kongai.shown import shown
 from kongai.sinks import encode
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ MAX_MODEL = 256
 _LOOK_SECONDS = 0.1
 _RETRY_SECONDS = 1.0
 _SAY_SECONDS = 60.0
-_LONGEST_KEPT = 200
 # What somebody else has put there, such as a link, is not opened.
 _NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -89,6 +88,8 @@ class Journal:
     _kept: bool
     """Whether it holds whole records."""
     _torn: bool
+    _log_end: msgspec.Raw
+    """A place of the log, as JSON, that was its end not long ago."""
     _look_at: float
     _retry_at: float
     _silent_until: float
@@ -125,17 +126,17 @@ class Journal:
         Returns:
             Whether it is written down, or need not be.
         """
-        if self._descriptor is None and time.monotonic() >= self._retry_at:
+        now = time.monotonic()
+        if self._descriptor is None and now >= self._retry_at:
             self.open()
         if not self._wanted:
             return True
-        line = self._line(exchange)
         with self._lock:
             if self._descriptor is None:
                 return False
-            now = time.monotonic()
             if now >= self._look_at and not self._is_there(now):
                 return False
+            line = self._line(exchange)
             self._open[exchange.id] = line
             if not self._write(line):
                 del self._open[exchange.id]
@@ -193,6 +194,7 @@ class Journal:
         """Whether the file is where the next process looks; if not, make it anew."""
         assert self._descriptor is not None
         self._look_at = now + _LOOK_SECONDS
+        self._log_end = msgspec.Raw(msgspec.json.encode(self._place()))
         if is_named(self._path, os.fstat(self._descriptor)):
             return True
         self._let_go()
@@ -252,10 +254,11 @@ class Journal:
         assert self._descriptor is not None
         data = b"\n" + data if self._torn else data
         try:
-            write_whole(self._descriptor, data)
+            if os.write(self._descriptor, data) < len(data):
+                raise no_space()
         except OSError as error:
-            self._failed(error)
             self._torn = not self._take_back()
+            self._failed(error)
             return False
         self._size += len(data)
         self._torn = False
@@ -333,26 +336,20 @@ class Journal:
     def _line(self, exchange: Exchange) -> bytes:
         """The line that notes an exchange."""
         match, consumer, call = exchange.match, exchange.consumer, exchange.llm
-        environ, target = exchange.request.environ, exchange.target
-        if environ.get("SCRIPT_NAME"):
-            target = mount_point(environ) + target
-        short = len(target) <= _LONGEST_KEPT
+        target = mount_point(exchange.request.environ) + exchange.target
         # It is cut when no secret is in it any more: half of one is not recognised.
-        uri = (_known_target if short else redact.target)(target, exchange.secret_names)
+        uri = shown(exchange.secret_names).target(target)
         provider = model = None
         if call is not None:
             provider, model = call.provider, call.request_model
             if model is not None:
-                model = model[:MAX_MODEL]
-                model = (_known_text if len(model) <= _LONGEST_KEPT else redact.text)(
-                    model
-                )
+                model = redact.text(model[:MAX_MODEL])
         if exchange.secret_values:
             uri = redact.values(uri, exchange.secret_values)
             model = redact.values(model, exchange.secret_values)
         intent = Intent(
-            log=self._place(),
-            request=Asked(exchange.id, exchange.request.method, uri[:MAX_URI]),
+            log=self._log_end,
+            request=Asked(exchange.id, exchange.method, uri[:MAX_URI]),
             client_ip=exchange.client_ip,
             started_at=exchange.timings.started_at,
             provider=provider,
@@ -382,19 +379,20 @@ class Journal:
 
     def forget(self) -> None:
         """Start over; in a process that was forked, the journal is the parent's."""
-        self._lock = threading.RLock()
+        # Under gevent too it is the real one: nothing here lets another greenlet run,
+        # but for a log handler perhaps, and the one that it makes takes ten times as
+        # long.
+        self._lock = RLock()
         self._let_go()
         self._path = ""
         self._open = {}
         self._wanted = True
         self._closing = self._kept = self._torn = False
         self._size, self._limit = 0, MAX_BYTES
+        self._log_end = msgspec.Raw(b"[0,0,0]")
         self._look_at = self._retry_at = self._silent_until = 0.0
 
 
-# What clients make up is kept only in part: few targets are asked for often.
-_known_target = lru_cache(maxsize=256)(redact.target)
-_known_text = lru_cache(maxsize=256)(redact.text)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -403,7 +401,8 @@ def _fill(descriptor: int, lines: bytes) -> None:
     if not try_lock(descriptor):
         # Whoever recovers takes it for one without an owner, and removes it.
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    write_whole(descriptor, lines)
+    if os.write(descriptor, lines) < len(lines):
+        raise no_space()
 
 
 def _names(entity: Route | Service | Consumer, *names: str) -> msgspec.Raw:

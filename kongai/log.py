@@ -7,20 +7,23 @@ the log plugins: the same record goes to a file, a socket or a list in a test.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import islice
+from collections.abc import Callable
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
-from kongai import forwarding, redact
-from kongai.entities import CACertificate, Certificate, Consumer, Route, Service
-from kongai.exchange import Exchange, Try, milliseconds
-from kongai.incoming import argument, mount_point, received_headers
+import msgspec
+
+from kongai import forwarding, recorded, redact
+from kongai.exchange import Exchange, Timings, Try, milliseconds
+from kongai.incoming import mount_point, received_headers, scheme_of
+from kongai.log_fields import copied
+from kongai.recorded import WORKSPACE, Known, entity_fields, route_fields
+from kongai.shown import Shown, shown
 from kongai.sinks import encode
 
-WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
-"""The id of Kong's default workspace, the same in every Kong."""
+__all__ = ["WORKSPACE", "entity_fields", "line", "route_fields", "serialize"]
 
-_MAX_LOGGED_HEADERS = 100
 _CLIENT_CLOSED_REQUEST = 499
 _INTERRUPTED = ("client_abort", "write_timeout", "shutdown", "killed")
 """The ends that may come at any time; the others tell by themselves when."""
@@ -31,9 +34,10 @@ def line(exchange: Exchange) -> bytes:
 
     Loggers of one exchange share it: it is made again only when a field was set since.
     """
-    if exchange.log.line is None:
-        exchange.log.line = encode(serialize(exchange))
-    return exchange.log.line
+    fields = exchange.log
+    if fields.line is None:
+        fields.line = _quick_line(exchange) or encode(serialize(exchange))
+    return fields.line
 
 
 def serialize(exchange: Exchange) -> dict[str, Any]:
@@ -41,11 +45,62 @@ def serialize(exchange: Exchange) -> dict[str, Any]:
 
     Meant for the log phase; earlier, what has not happened yet is missing.
     """
+    record = _record(exchange, _own_members)
+    exchange.log.apply(record)
+    if exchange.secret_values:
+        record = redact.values(record, exchange.secret_values)
+    return record
+
+
+def _quick_line(exchange: Exchange) -> bytes | None:
+    """The line of a record that nobody gets to keep or to change.
+
+    Returns:
+        None for a record of which msgspec would make something else than `encode`.
+    """
+    record = _record(exchange, _TEXTS)
+    if not exchange.log.apply_plain(record):
+        return None
+    try:
+        text = _ENCODER.encode(record)
+    except (TypeError, ValueError):
+        # A subclass of `str`, or half of a character.
+        return None
+    # It writes letters outside of ASCII as they are.
+    if not text.isascii() or _has_one_of(exchange.secret_values, text):
+        return None
+    return text + b"\n"
+
+
+def _has_one_of(secrets: frozenset[str], text: bytes) -> bool:
+    """Whether a secret is in a text of JSON, or would be written otherwise there."""
+    for secret in secrets:
+        as_it_is = secret.isascii() and secret.isprintable()
+        if not as_it_is or '"' in secret or "\\" in secret:
+            return True
+        if secret and secret.encode() in text:
+            return True
+    return False
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def _record(
+    exchange: Exchange, members: Callable[[Known], dict[str, Any]]
+) -> dict[str, Any]:
+    """The record before plugins add to it.
+
+    Args:
+        exchange: the exchange.
+        members: makes of what never changes what is to stand in the record.
+    """
+    match, show = exchange.match, shown(exchange.secret_names)
     record: dict[str, Any] = {
-        "request": _request(exchange),
-        "response": _response(exchange),
-        "latencies": _latencies(exchange),
-        "upstream_uri": _upstream_uri(exchange),
+        "request": _request(exchange, show),
+        "response": _response(exchange, show),
+        "latencies": _latencies(exchange.timings),
+        "upstream_uri": _upstream_uri(exchange, show),
         "upstream_status": _upstream_status(exchange),
         "client_ip": exchange.client_ip,
         "started_at": exchange.timings.started_at,
@@ -53,21 +108,17 @@ def serialize(exchange: Exchange) -> dict[str, Any]:
         "workspace": WORKSPACE,
         "workspace_name": "default",
     }
-    if exchange.match is not None:
+    known = recorded.of(exchange)
+    if match is not None:
         record["tries"] = [_try(attempt) for attempt in exchange.tries]
-        record["route"] = route_fields(exchange.match.route, exchange.match.service)
-        if exchange.match.service is not None:
-            record["service"] = entity_fields(exchange.match.service)
+        record.update(members(known.matched(match.route, match.service)))
     if exchange.consumer is not None:
-        record["consumer"] = _fields(exchange.consumer)
+        record.update(members(known.consumer(exchange.consumer)))
     if exchange.credential is not None:
         record["authenticated_entity"] = {"id": exchange.credential.id}
-    record["kongai"] = {"ended": exchange.ended}
+    ours = record["kongai"] = {"ended": exchange.ended}
     if exchange.ended in _INTERRUPTED:
-        record["kongai"]["phase"] = _phase(exchange)
-    exchange.log.apply(record)
-    if exchange.secret_values:
-        record = redact.values(record, exchange.secret_values)
+        ours["phase"] = _phase(exchange)
     return record
 
 
@@ -80,87 +131,50 @@ def _phase(exchange: Exchange) -> str:
     return "response"
 
 
-def _request(exchange: Exchange) -> dict[str, Any]:
+def _request(exchange: Exchange, show: Shown) -> dict[str, Any]:
     request = exchange.request
     environ = request.environ
-    also = exchange.secret_names
     target = mount_point(environ) + exchange.target
-    uri = redact.target(target, also)
-    port = environ.get("SERVER_PORT", "")
-    line = f"{request.method} {target} HTTP/1.1\r\n"
+    uri, arguments = show.target_and_query(target, exchange.secret_values)
+    method, port = exchange.method, environ.get("SERVER_PORT", "")
+    line_size = len(method) + len(target) + len("  HTTP/1.1\r\n")
     head = received_headers(request)
     return {
         "id": exchange.id,
-        "method": request.method,
+        "method": method,
         "uri": uri,
-        "url": f"{request.scheme}://{exchange.host_name}:{port}{uri}",
-        "querystring": _querystring(target.partition("?")[2], also),
-        "headers": _headers(exchange.sent_headers or exchange.headers, exchange),
-        "size": len(line) + _head_size(head) + exchange.body_size,
+        "url": f"{scheme_of(request)}://{exchange.host_name}:{port}{uri}",
+        "querystring": arguments,
+        "headers": show.headers(
+            exchange.sent_headers or exchange.headers, exchange.secret_values
+        ),
+        "size": line_size + _head_size(head) + exchange.body_size,
     }
 
 
-def _querystring(query: str, also: frozenset[str]) -> dict[str, Any]:
-    """The arguments, decoded; one without a value is true."""
-    fields: dict[str, Any] = {}
-    for part in filter(None, query.split("&")):
-        name, value = argument(part)
-        if isinstance(value, str):
-            value = redact.argument(name, value, also)
-        _gather(fields, redact.text(name), value)
-    return fields
-
-
-def _response(exchange: Exchange) -> dict[str, Any]:
+def _response(exchange: Exchange, show: Shown) -> dict[str, Any]:
     response = exchange.response
     if response is None:
         return {"status": _CLIENT_CLOSED_REQUEST, "headers": {}, "size": 0}
-    line = f"HTTP/1.1 {response.status}\r\n"
     # What the server added is there if it is kongai's own and has sent the head.
-    sent = exchange.request.environ.get("kongai.sent_headers") or response.headers
-    dated = "date" in response.headers
-    shown = [(n, v) for n, v in sent if dated or n != "Date"]
+    sent = exchange.request.environ.get("kongai.sent_headers")
+    if sent and "date" not in [name.lower() for name, _ in response.headers]:
+        listed = [pair for pair in sent if pair[0] != "Date"]
+    else:
+        listed = sent = sent or list(response.headers)
+    line_size = len(response.status) + len("HTTP/1.1 \r\n")
     return {
         "status": response.status_code,
-        "headers": _headers(shown, exchange),
-        "size": len(line) + _head_size(sent) + exchange.bytes_sent,
+        "headers": show.headers(listed, exchange.secret_values),
+        "size": line_size + _head_size(sent) + exchange.bytes_sent,
     }
 
 
-def _head_size(headers: Iterable[tuple[str, str]]) -> int:
-    return sum(len(name) + len(value) + 4 for name, value in headers) + 2
+def _head_size(headers: list[tuple[str, str]]) -> int:
+    return sum(map(len, chain.from_iterable(headers))) + 4 * len(headers) + 2
 
 
-def _headers(headers: Iterable[tuple[str, str]], exchange: Exchange) -> dict[str, Any]:
-    also = exchange.secret_names
-    logged: dict[str, Any] = {}
-    for name, value in islice(headers, _MAX_LOGGED_HEADERS):
-        _gather(logged, name.lower(), redact.header_value(name, _decoded(value), also))
-    return logged
-
-
-def _decoded(value: str) -> str:
-    """A header's value as UTF-8 if it is that; servers read every byte as Latin-1."""
-    if value.isascii():
-        return value
-    try:
-        return value.encode("latin-1").decode()
-    except UnicodeError:
-        return value
-
-
-def _gather(fields: dict[str, Any], name: str, value: Any) -> None:
-    """Add a field; a repeated one becomes a list."""
-    if name not in fields:
-        fields[name] = value
-    elif isinstance(fields[name], list):
-        fields[name].append(value)
-    else:
-        fields[name] = [fields[name], value]
-
-
-def _latencies(exchange: Exchange) -> dict[str, int]:
-    timings = exchange.timings
+def _latencies(timings: Timings) -> dict[str, int]:
     end = timings.end if timings.end is not None else timings.start
     return {
         "request": milliseconds(timings.start, end),
@@ -170,13 +184,13 @@ def _latencies(exchange: Exchange) -> dict[str, int]:
     }
 
 
-def _upstream_uri(exchange: Exchange) -> str:
+def _upstream_uri(exchange: Exchange, show: Shown) -> str:
     """Where the request went, or would have gone if a plugin had not answered it."""
     if exchange.upstream_request is not None:
         target = exchange.upstream_request.target
     else:
         target = forwarding.service_target(exchange) or ""
-    return redact.target(target, exchange.secret_names)
+    return show.target_and_query(target, exchange.secret_values)[0]
 
 
 def _upstream_status(exchange: Exchange) -> str:
@@ -202,41 +216,10 @@ def _try(attempt: Try) -> dict[str, Any]:
     return entry
 
 
-_NOT_LOGGED = {"url", "routes", "plugins", "keyauth_credentials"}
+def _own_members(known: Known) -> dict[str, Any]:
+    """Members for a record that its sink may change."""
+    members: dict[str, Any] = copied(known.members)
+    return members
 
 
-def route_fields(route: Route, service: Service | None) -> dict[str, Any]:
-    """A route as records have it."""
-    entity = entity_fields(route)
-    if service is not None:
-        entity["service"] = {"id": service.id}
-    return entity
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: no tuples, and of certificates their ids."""
-    if isinstance(value, (str, int)):
-        # Nearly all of them, and the other questions take long.
-        return value
-    if isinstance(value, Certificate):
-        return {"id": value.id}
-    if isinstance(value, CACertificate):
-        return value.id
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def entity_fields(entity: Service | Route) -> dict[str, Any]:
-    """A service or a route as records have it, without what belongs to it."""
-    return {**_fields(entity), "ws_id": WORKSPACE}
-
-
-def _fields(entity: Service | Route | Consumer) -> dict[str, Any]:
-    return {
-        name: _plain(value)
-        for name in entity.__struct_fields__
-        if name not in _NOT_LOGGED and (value := getattr(entity, name)) is not None
-    }
+_TEXTS = attrgetter("texts")

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 _LONGEST_KEPT = 100
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+_SCALARS = frozenset({str, int, bool, type(None)})
 
 
 class LogFields:
@@ -74,15 +74,24 @@ def copied(value: Any) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is made of JSON's own types alone, not of subclasses of them."""
+    """Whether a value is made of JSON's own types alone, not of subclasses of them.
+
+    What is no number, such as NaN, JSON does not have.
+    """
     kind = type(value)
     if kind is dict:
         for name, item in value.items():
             if type(name) is not str:
                 return False
-            if type(item) not in _SCALARS and not is_plain(item):
+            kind = type(item)
+            if kind is float:
+                if item - item != 0:
+                    return False
+            elif kind not in _SCALARS and not is_plain(item):
                 return False
         return True
+    if kind is float:
+        return bool(value - value == 0)
     return all(map(is_plain, value)) if kind is list else kind in _SCALARS
 
 

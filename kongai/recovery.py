@@ -53,8 +53,8 @@ class Asked(msgspec.Struct, gc=False):
 class Intent(msgspec.Struct, gc=False, omit_defaults=True):
     """What is noted of an exchange that begins."""
 
-    log: Place
-    """The log's end then; the record is behind it, if it is there."""
+    log: msgspec.Raw
+    """A `Place` of the log: the record is behind it, if it is there."""
     request: Asked
     client_ip: str
     started_at: int

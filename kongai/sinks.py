@@ -105,12 +105,18 @@ class FileSink:
             written: called once the line is in the file.
         """
         with self._lock:
-            self._waiting.append((line, written))
-            self._bytes += len(line)
-            if self._writing:
-                # An answer that was dropped unclosed is ended by the garbage collector,
-                # which may strike amid a write of this very thread.
-                return
+            if self._is_at_once(line):
+                if written is not None:
+                    written()
+                if not self._waiting:
+                    return
+            else:
+                self._waiting.append((line, written))
+                self._bytes += len(line)
+                if self._writing:
+                    # An answer that was dropped unclosed is ended by the garbage
+                    # collector, which may strike amid a write of this very thread.
+                    return
             # A pipe has no room because of its reader, who may take any time.
             hasty = self._failing or not self._file.is_file
             error = self._write_out(0.0 if hasty else _LOCK_SECONDS)
@@ -155,6 +161,16 @@ class FileSink:
                 _logger.error("records lost: %d (%s)", self._lost, self.path)
             self._failing = self._said = False
             self._lost = self._late = 0
+
+    def _is_at_once(self, line: bytes) -> bool:
+        """Write a line where nothing is in its way; whether it is in the file now."""
+        if self._writing or self._waiting or self._failing:
+            return False
+        self._writing = True
+        try:
+            return self._file.append_at_once(line)
+        finally:
+            self._writing = False
 
     def _write_out(self, patience: float) -> LogFileError | None:
         """Write all that waits; the reason if it can't be done now.

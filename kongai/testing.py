@@ -9,6 +9,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sseclient import SSEClient
@@ -51,7 +52,8 @@ class MockTransport:
 
     def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Note the request and let the handler answer."""
-        self.requests.append(request)
+        # A copy: an exchange drops its body once it has an answer.
+        self.requests.append(replace(request))
         return self._handler(request)
 
     def close(self) -> None:

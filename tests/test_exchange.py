@@ -109,12 +109,12 @@ def test_a_length_that_never_fits_is_refused_unread() -> None:
 
 def test_a_body_that_was_forgotten_is_no_empty_one() -> None:
     exchange = streaming(*BODY, length=9)
-    exchange.upstream_request = sent = UpstreamRequest(
+    exchange.upstream_request = UpstreamRequest(
         "POST", "http", "a", 80, "/", [], body=exchange.read_body()
     )
     exchange.forget_body()
     assert (exchange.body, exchange.upstream_request.body) == (None, None)
-    assert (exchange.upstream_request.host, sent.body) == ("a", b"123456789")
+    assert exchange.upstream_request.host == "a"
     assert exchange.body_size == 9
     with pytest.raises(BodyForgotten):
         exchange.read_body()

@@ -6,6 +6,8 @@ import os
 import resource
 import shutil
 import stat
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -419,3 +421,61 @@ def test_whole_records_are_kept(log: Path) -> None:
     assert kept == b"R [0,0,0] " + record.rstrip()
     with path.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_the_logs_end_is_looked_at_now_and_then(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kongai.journal, "_LOOK_SECONDS", 0.2)
+    log.write_bytes(b"x" * 99 + b"\n")
+    asked = [exchange() for _ in range(3)]
+    with journal(log) as ours:
+        assert ours.begin(asked[0])
+        before = place_of(str(log))
+        with log.open("ab") as file:
+            file.write(b"y\n")
+        assert ours.begin(asked[1])
+        time.sleep(0.25)
+        assert ours.begin(asked[2])
+        places = [noted(line)["log"] for line in lines(files(log)[0])]
+        # An older one serves as well: what comes later is behind it.
+        assert places[0] == list(before)
+        assert places[1] in (list(before), list(place_of(str(log))))
+        assert places[2] == list(place_of(str(log)))
+        for each in asked:
+            ours.end(each.id)
+
+
+def test_greenlets_and_threads_share_a_journal(log: Path) -> None:
+    script = """
+from gevent import monkey; monkey.patch_all()
+import sys, time
+import gevent
+from gevent import get_hub
+from tests.test_journal import exchange, journal
+from pathlib import Path
+
+def work(ours):
+    for _ in range(50):
+        asked = exchange("/" + "x" * 2000)
+        assert ours.begin(asked)
+        time.sleep(0)
+        ours.end(asked.id)
+
+with journal(Path(sys.argv[1])) as ours:
+    first = exchange()
+    ours.begin(first)
+    threads = [get_hub().threadpool.spawn(work, ours) for _ in range(4)]
+    gevent.joinall([gevent.spawn(work, ours) for _ in range(20)], raise_error=True)
+    for thread in threads:
+        thread.get()
+    assert ours.failures == 0
+    assert list(ours._open) == [first.id]
+"""
+    subprocess.run([sys.executable, "-c", script, str(log)], check=True, timeout=20)
+    (left,) = files(log)
+    open_ids: list[bytes] = []
+    for line in lines(left):
+        kind, request_id, *_ = line.split(b" ")
+        open_ids.append(request_id) if kind == b"B" else open_ids.remove(request_id)
+    assert len(open_ids) == 1

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 from werkzeug.wrappers import Response
 
-from kongai import Exchange, Plugin, Proxy, Route, Service
-from kongai.entities import CACertificate, Certificate
+import kongai.recorded
+from kongai import Exchange, Plugin, Proxy, Route, Service, redact
+from kongai.entities import CACertificate, Certificate, Consumer, KeyAuthCredential
 from kongai.errors import UpstreamError
 from kongai.exchange import UpstreamRequest, UpstreamResponse, milliseconds
-from kongai.log import entity_fields, line
+from kongai.log import _quick_line, entity_fields, line, serialize
+from kongai.shown import shown
 from kongai.sinks import encode
 from kongai.testing import ListSink, MockTransport, answer
 
@@ -63,9 +68,11 @@ def record_of(
 def test_of_certificates_a_record_has_the_ids() -> None:
     authorities = [CACertificate(cert=SECRET, id=name) for name in "ab"]
     certificate = Certificate(cert=SECRET, key=SECRET, id="c")
-    for given in (authorities, tuple(authorities)):
+    for several in (authorities, tuple(authorities)):
         fields = entity_fields(
-            Service("https://h", ca_certificates=given, client_certificate=certificate)
+            Service(
+                "https://h", ca_certificates=several, client_certificate=certificate
+            )
         )
         assert fields["ca_certificates"] == ["a", "b"]
         assert fields["client_certificate"] == {"id": "c"}
@@ -473,3 +480,196 @@ def test_the_answers_head_is_recorded_as_kongais_server_sent_it() -> None:
     assert full["headers"] == {"x-a": "1", "connection": "close"}
     grown = len("Date: now\r\nConnection: close\r\n")
     assert full["size"] == plain["size"] + grown
+
+
+CANARY = "c4nary-5f1d-77aa"
+
+
+class Keeping(Plugin):
+    """Keeps both forms of the record, and the exchange, having set fields."""
+
+    name = "keeping"
+    priority = 1
+
+    def __init__(self, fields: Sequence[tuple[str, Any]] = ()) -> None:
+        self.fields = fields
+
+    def log(self, exchange: Exchange) -> None:
+        for path, value in self.fields:
+            exchange.log.set(path, value)
+        exchange.log.line = None
+        self.exchange = exchange
+        self.quick = _quick_line(exchange)
+        self.lines = line(exchange), encode(serialize(exchange))
+
+
+TEXTS = st.text(max_size=8) | st.sampled_from(["sk-12345678", "\ud800", "null", "\x7f"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+PATHS = st.sampled_from(
+    ["ai.proxy", "kongai.x", "route.x", "route", "service.tags", "x.y", "request.id"]
+)
+HEADERS = st.tuples(
+    st.sampled_from(["User-Agent", "X-A", "X-Api-Key", "Accept"]),
+    st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=9),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    fields=st.lists(st.tuples(PATHS, VALUES), max_size=3),
+    headers=st.lists(HEADERS, max_size=4),
+    query=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=9),
+)
+def test_a_line_is_the_record(
+    fields: list[tuple[str, Any]], headers: list[tuple[str, str]], query: str
+) -> None:
+    keeping = Keeping(fields)
+    record_of(f"/s?{query}", keeping, headers=headers)
+    quick, slow = keeping.lines
+    assert json.loads(quick, parse_constant=pytest.fail) == json.loads(slow)
+    assert list(json.loads(quick)) == list(json.loads(slow))
+    assert quick.isascii()
+    assert quick.count(b"\n") == 1
+    assert quick.endswith(b"}\n")
+
+
+@pytest.mark.parametrize(
+    ("fields", "quick"),
+    [
+        ([], True),
+        ([("ai.proxy", {"cost": 0.00068655, "n": [1, None, True]})], True),
+        ([("x", "caf\xe9")], False),
+        ([("x", "\ud800")], False),
+        ([("x", float("nan"))], False),
+        ([("x", b"1")], False),
+        ([("x", datetime(2026, 1, 2))], False),
+        ([("route.x", 1)], False),
+    ],
+)
+def test_most_lines_are_made_the_quick_way(fields: Any, quick: bool) -> None:
+    keeping = Keeping(fields)
+    record_of("/s", keeping)
+    assert (keeping.quick is not None) is quick
+    assert json.loads(keeping.lines[0]) == json.loads(keeping.lines[1])
+
+
+class Secretive(Plugin):
+    """A plugin that has used secrets of the configuration."""
+
+    name = "secretive"
+    priority = 3
+    secret_names = frozenset({"x-team"})
+
+    def __init__(self, *secrets: str) -> None:
+        self.secrets = frozenset(secrets)
+
+    def access(self, exchange: Exchange) -> None:
+        exchange.secret_values = self.secrets
+
+
+@pytest.mark.parametrize(
+    ("secrets", "quick"),
+    [
+        ([CANARY], False),
+        (["elsewhere-5f1d"], True),
+        (["", "elsewhere-5f1d"], True),
+        (["elsewhere-5f1d", CANARY], False),
+        # These may be written otherwise in JSON.
+        (['a"b'], False),
+        (["a\\b"], False),
+        (["a\nb"], False),
+        (["caf\xe9"], False),
+    ],
+)
+def test_a_line_has_no_secrets_of_the_configuration(
+    secrets: list[str], quick: bool
+) -> None:
+    keeping = Keeping([("x", {"y": [f"it was <{text}>" for text in secrets]})])
+    if quick:
+        keeping.fields = ()
+    said = CANARY if CANARY in secrets else "plain"
+    headers = [("X-A", said)]
+    record_of(f"/s/{said}", Secretive(*secrets), keeping, headers=headers)
+    assert (keeping.quick is not None) is quick
+    assert keeping.lines[0] == keeping.lines[1]
+    record = json.loads(keeping.lines[0])
+    if not quick:
+        for text in record["x"]["y"]:
+            assert text in ("it was <>", "it was <REDACTED>")
+    if CANARY in secrets:
+        assert CANARY.encode() not in keeping.lines[0]
+
+
+def test_records_leave_no_secret_in_memory() -> None:
+    headers = [
+        *(("X-Api-Key", CANARY), ("Authorization", f"Bearer {CANARY}")),
+        *(("X-Team", CANARY), ("X-B", f"sk-{CANARY}"), ("Accept", "*/*")),
+    ]
+    target = f"/s?key={CANARY}&x-team={CANARY}&a=sk-{CANARY}"
+    keeping, secretive = Keeping(), Secretive()
+    record_of(target, secretive, keeping, headers=headers)
+    keeping.exchange.consumer = Consumer(
+        username="ann", keyauth_credentials=[KeyAuthCredential(key=CANARY)]
+    )
+    keeping.log(keeping.exchange)
+    assert CANARY.encode() not in keeping.lines[0]
+    kept = vars(shown(frozenset({"x-team"})))
+    assert "*/*" in repr(kept)
+    assert CANARY not in repr([kept, redact._known_names])
+    known = kongai.recorded.of(keeping.exchange)._known.values()
+    assert CANARY not in repr(
+        [(one.members, [bytes(text) for text in one.texts.values()]) for one in known]
+    )
+
+
+def test_what_is_known_of_a_gateway_goes_with_it() -> None:
+    keeping = Keeping()
+    record_of("/s", keeping)
+    gateway = weakref.ref(keeping.exchange.consumers)
+    assert gateway() in kongai.recorded._ENTITIES
+    del keeping
+    gc.collect()
+    assert gateway() is None
+
+
+def test_a_route_of_two_services_is_recorded_with_each() -> None:
+    route = Route(name="r", paths=["/"], id="r")
+    known = kongai.recorded.Entities()
+    for name in "abab":
+        service = Service("http://h", id=name)
+        members = known.matched(route, service).members
+        assert members["route"]["service"] == {"id": name} == {"id": service.id}
+        assert members["service"]["id"] == name
+    members = known.matched(route, None).members
+    assert members.keys() == {"route"}
+    assert "service" not in members["route"]
+
+
+def test_what_is_known_of_a_gateway_has_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kongai.recorded, "_MOST_KEPT", 5)
+    known = kongai.recorded.Entities()
+    for number in range(20):
+        consumer = Consumer(username="ann", id=str(number))
+        assert known.consumer(consumer).members["consumer"]["id"] == str(number)
+    assert len(known._known) <= 5
+
+
+def test_each_sink_may_change_its_record() -> None:
+    keeping = Keeping()
+    record_of("/s", keeping)
+    first, second = serialize(keeping.exchange), serialize(keeping.exchange)
+    assert first == second
+    first["route"]["paths"].append("x")
+    first["service"]["tags"].clear()
+    first["request"]["headers"]["host"] = ""
+    assert second == serialize(keeping.exchange)
+    assert second["route"]["paths"] == ["/s"]
+    assert json.loads(keeping.lines[0]) == second

@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +26,8 @@ log = LogFile(sys.argv[1])
 for number in range(int(sys.argv[3])):
     text = str(number % 10) * (number % 50 * 100)
     line = '{"writer":%s,"n":%d,"text":"%s"}\\n' % (sys.argv[2], number, text)
-    log.append(line.encode(), 30)
+    if not log.append_at_once(line.encode()):
+        log.append(line.encode(), 30)
 """
 
 
@@ -209,3 +212,104 @@ def test_a_place_says_behind_what_later_lines_are(tmp_path: Path) -> None:
 
 def test_places_of_what_is_no_file(tmp_path: Path) -> None:
     assert place_of("/dev/null") == place_of(str(tmp_path)) == Place(0, 0, 0)
+
+
+LINE = b"x" * 99 + b"\n"
+
+
+@contextmanager
+def written(path: Path, **options: Any) -> Iterator[LogFile]:
+    """A file of two lines, to which one more can be appended at once."""
+    log = LogFile(str(path), **options)
+    log.append(LINE, 1)
+    assert not log.append_at_once(LINE)
+    log.append(LINE, 1)
+    yield log
+    log.close()
+
+
+def test_most_lines_are_appended_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with written(path) as log:
+        for count in (3, 4):
+            assert log.append_at_once(LINE)
+            assert path.read_bytes() == LINE * count
+            assert log.place == place_of(str(path))
+        with path.open() as other:
+            # It is unlocked again.
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def torn(path: Path) -> None:
+    with path.open("ab") as other:
+        other.write(b"half of")
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.rename(path.with_name("moved")),
+        lambda path: (path.rename(path.with_name("moved")), path.touch()),
+        lambda path: (path.unlink(), path.mkdir()),
+        lambda path: (path.unlink(), os.mkfifo(path)),
+        lambda path: os.truncate(path, 0),
+        lambda path: os.truncate(path, 150),
+        torn,
+    ],
+)
+def test_what_has_happened_to_the_file_is_seen_at_once(
+    tmp_path: Path, happens: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "a.json"
+    with written(path) as log:
+        happens(path)
+        before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+        assert not log.append_at_once(LINE)
+        assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+        if path.is_dir() or path.is_fifo():
+            with pytest.raises(LogFileError):
+                log.append(LINE, 0)
+        else:
+            log.append(LINE, 0)
+            assert (b"\n" + path.read_bytes()).endswith(b"\n" + LINE)
+        # None was left locked.
+        for found in before:
+            with found.open() as other:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_nothing_is_appended_at_once_where_another_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with written(path) as log, path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert not log.append_at_once(LINE)
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert log.append_at_once(LINE)
+    assert path.read_bytes() == LINE * 3
+
+
+def test_a_file_that_is_opened_for_each_line_is_not_written_at_once(
+    tmp_path: Path,
+) -> None:
+    with written(tmp_path / "a.json", reopen=True) as log:
+        assert not log.append_at_once(LINE)
+
+
+@pytest.mark.parametrize("room", [0, 1, 50])
+def test_what_a_full_disk_takes_is_taken_back_at_once(
+    tmp_path: Path, room: int
+) -> None:
+    path = tmp_path / "a.json"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with written(path) as log:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200 + room, hard))
+        try:
+            assert not log.append_at_once(LINE)
+            assert path.read_bytes() == LINE * 2
+            with pytest.raises(LogFileError):
+                log.append(LINE, 0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        log.append(LINE, 0)
+        assert path.read_bytes() == LINE * 3

@@ -87,6 +87,36 @@ def test_credentials_are_known_by_their_look(text: str, expected: str) -> None:
     assert redact.argument("note", text) == expected
 
 
+LIKE_CREDENTIALS = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "bearer",
+                "Basic",
+                "BEAR",
+                "er ",
+                "sk",
+                "SK-",
+                "aiza",
+                "AIzaSy",
+                "+",
+                " ",
+            ),
+            *("%20", "abcdefgh12", "://u", ":p@", "http:/", "\\n", "\u017f", "\u212a-"),
+        ]
+    )
+    | st.text(max_size=3)
+).map("".join)
+
+
+@unhurried
+@given(LIKE_CREDENTIALS)
+def test_a_glance_overlooks_no_credential(text: str) -> None:
+    assert redact.text(text) == redact._scrubbed(text)
+    if redact.is_harmless(text):
+        assert redact._scrubbed(text) == text
+
+
 @pytest.mark.parametrize(
     "credential", ["Bearer abc.def", "basic dXNlcjo=", "sk-ant-api03-abcdef"]
 )

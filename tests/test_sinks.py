@@ -625,3 +625,29 @@ def test_a_file_that_can_not_be_closed_properly_is_logged_and_no_more(
     told = f"failed to close the file: Input/output error ({path})"
     # The place of the file is looked at once, too.
     assert set(caplog.messages) == {told}
+
+
+def test_a_record_from_amid_a_quick_write_is_written_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    first = b"x" * 99 + b"\n"
+    struck: list[bytes] = []
+    real = os.write
+
+    def strike(descriptor: int, data: bytes) -> int:
+        """As the garbage collector does, amid a write of this very thread."""
+        if data == b"3\n" and not struck:
+            struck.append(data)
+            log.append(b"4\n")
+            assert log.waiting == 1
+        return real(descriptor, data)
+
+    with sink(path) as log:
+        log.append(first)
+        log.append(b"2\n")
+        monkeypatch.setattr(os, "write", strike)
+        log.append(b"3\n")
+        assert struck
+        assert log.waiting == 0
+        assert path.read_bytes() == first + b"2\n3\n4\n"

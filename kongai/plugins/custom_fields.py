@@ -47,6 +47,8 @@ class CustomFields:
         """Set them; without the header, its field is taken away as in Kong."""
         for path, value in self._constants:
             exchange.log.set(path, value)
+        if not self._headers:
+            return
         headers = exchange.sent_headers or exchange.headers
         for path, name in self._headers:
             found = headers.get(name)
