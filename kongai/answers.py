@@ -22,6 +22,7 @@ from kongai.exchange import Exchange, UpstreamResponse
 from kongai.incoming import mount_point
 
 _logger = logging.getLogger("kongai")
+_SERVER = (("Server", forwarding.SERVER),)
 
 
 def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
@@ -36,9 +37,8 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
         ("X-Kong-Proxy-Latency", str(timings.kong(now))),
         ("Via", forwarding.appended_via(headers)),
         ("X-Kong-Request-Id", exchange.id),
+        unless_there=_SERVER,
     )
-    if "server" not in headers:
-        headers.put(("Server", forwarding.SERVER))
     for cookie in exchange.set_cookies:
         headers.add("Set-Cookie", cookie)
     if upstream.status == 204 or (

@@ -47,11 +47,11 @@ class Body:
         self._cut = False
         response = exchange.response
         assert response is not None
-        headers = response.headers
-        self.is_stream = is_event_stream(headers.get("content-type"))
-        self._framed = "content-length" not in headers
+        head = {name.lower(): value for name, value in reversed(list(response.headers))}
+        self.is_stream = is_event_stream(head.get("content-type"))
+        self._framed = "content-length" not in head
         self._can_add_event = (
-            self.is_stream and self._framed and "content-encoding" not in headers
+            self.is_stream and self._framed and "content-encoding" not in head
         )
         # What has no body is complete as it is, and a server need not ask for it.
         self._complete = exchange.method == "HEAD" or response.status_code in _NO_BODY
@@ -92,8 +92,7 @@ class Body:
         exchange = self._exchange
         if exchange.ended is None:
             # Nobody asked for more: what the server is leaving with says why.
-            gone = _why_gone(sys.exc_info()[1])
-            exchange.ended = "ok" if self._complete else gone
+            exchange.ended = "ok" if self._complete else _why_gone(sys.exc_info()[1])
         try:
             self._close_chunks()
         finally:
@@ -101,7 +100,8 @@ class Body:
 
     def __del__(self) -> None:
         # An application that embeds the gateway may drop an answer unclosed.
-        self.close()
+        if not self._closed:
+            self.close()
 
     def _broken(self, error: Exception) -> bytes:
         """Note why the answer broke off; what is left to say, if it is a stream."""

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
-from ipaddress import ip_network
 from typing import Any, NoReturn
 
 import click
 
-from kongai import body_memory, config
+from kongai import body_memory, config, option_values
 from kongai._version import __version__
 from kongai.errors import ConfigError, whereabouts
 from kongai.limits import GRACE_SECONDS, Limits
+from kongai.option_values import DEFAULT_HOST, STATUS_PORT
 from kongai.plugins.ai_proxy import AIProxy
 from kongai.plugins.file_log import FileLog
 from kongai.proxy import Proxy
 
-DEFAULT_HOST = "127.0.0.1"
-STATUS_PORT = 8100
 MEBIBYTE = 1024 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -114,62 +111,13 @@ def schema() -> None:
     click.echo(json.dumps(file_schema(), indent=2))
 
 
-def _number(context: click.Context, option: click.Parameter, text: str) -> int:
-    """How many processes: a number, or one for each processor."""
-    if text == "auto":
-        return os.cpu_count() or 1
-    if not _is_number(text) or not 1 <= int(text) <= 1024:
-        raise click.BadParameter(f"{text!r} is neither `auto` nor 1 to 1024.")
-    return int(text)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
-
-
-def _status_address(
-    context: click.Context, option: click.Parameter, text: str
-) -> tuple[str, int] | None:
-    """Where the status is served: `off`, `on`, a port, or host and port."""
-    if text in ("off", "on"):
-        return (DEFAULT_HOST, STATUS_PORT) if text == "on" else None
-    host, colon, port = text.rpartition(":")
-    if not _is_number(port) or int(port) > 65535 or (colon and not host):
-        raise click.BadParameter(f"{text!r} is neither `on`, `off` nor [HOST:]PORT.")
-    return host.strip("[]") or DEFAULT_HOST, int(port)
-
-
-class _Seconds(click.FloatRange):
-    """A time that a computer can wait for."""
-
-    name = "seconds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
-        """A number within the bounds, which nan would pass."""
-        seconds = super().convert(value, param, ctx)
-        if seconds != seconds:
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return seconds
-
-
-_SECONDS = _Seconds(0, 1_000_000, min_open=True)
-
-
-def _host(context: click.Context, option: click.Parameter, text: str) -> str:
-    if not text:
-        raise click.BadParameter("an address or a name is needed; 0.0.0.0 is all.")
-    return text.strip("[]")
-
-
 @click.command()
 @click.argument("path", metavar="[CONFIG]", required=False, type=click.Path())
 @click.option(
     "--host",
     default=DEFAULT_HOST,
     show_default=True,
-    callback=_host,
+    callback=option_values.host,
     help="Address to serve.",
 )
 @click.option(
@@ -184,7 +132,7 @@ def _host(context: click.Context, option: click.Parameter, text: str) -> str:
     default="1",
     show_default=True,
     metavar="N",
-    callback=_number,
+    callback=option_values.processes,
     help="Processes that serve; `auto` is one for each processor.",
 )
 @click.option(
@@ -193,7 +141,7 @@ def _host(context: click.Context, option: click.Parameter, text: str) -> str:
     default="off",
     show_default=True,
     metavar="[HOST:]PORT",
-    callback=_status_address,
+    callback=option_values.status_address,
     help="Where to serve /status, /status/ready and /healthz; `on` is "
     f"{DEFAULT_HOST}:{STATUS_PORT}.",
 )
@@ -213,7 +161,7 @@ def _host(context: click.Context, option: click.Parameter, text: str) -> str:
     "--grace",
     default=GRACE_SECONDS,
     show_default=True,
-    type=_Seconds(0, 1_000_000),
+    type=option_values.Seconds(0, 1_000_000),
     metavar="SECONDS",
     help="How long running answers may take when the gateway stops.",
 )
@@ -247,7 +195,7 @@ def _host(context: click.Context, option: click.Parameter, text: str) -> str:
     "head",
     default=Limits.head,
     show_default=True,
-    type=_SECONDS,
+    type=option_values.SECONDS,
     metavar="SECONDS",
     help="How long a client may take to send the head of a request.",
 )
@@ -256,7 +204,7 @@ def _host(context: click.Context, option: click.Parameter, text: str) -> str:
     "body",
     default=Limits.body,
     show_default=True,
-    type=_SECONDS,
+    type=option_values.SECONDS,
     metavar="SECONDS",
     help="How long a client may be silent within a body.",
 )
@@ -265,7 +213,7 @@ def _host(context: click.Context, option: click.Parameter, text: str) -> str:
     "write",
     default=Limits.write,
     show_default=True,
-    type=_SECONDS,
+    type=option_values.SECONDS,
     metavar="SECONDS",
     help="How long a client may take nothing of what it is sent.",
 )
@@ -274,15 +222,22 @@ def _host(context: click.Context, option: click.Parameter, text: str) -> str:
     "idle",
     default=Limits.idle,
     show_default=True,
-    type=_SECONDS,
+    type=option_values.SECONDS,
     metavar="SECONDS",
     help="How long a connection may be silent between requests.",
+)
+@click.option(
+    "--transport",
+    default="socket",
+    show_default=True,
+    type=click.Choice(("socket", "requests")),
+    help="How upstreams are reached: over plain sockets, or by the requests library.",
 )
 @click.option(
     "--trusted-ips",
     multiple=True,
     default=(),
-    callback=lambda context, option, value: _addresses(value),
+    callback=lambda context, option, value: option_values.addresses(value),
     help="Peers that are believed about their clients: addresses and networks, several "
     "with commas or by repeating the option.",
 )
@@ -308,6 +263,7 @@ def serve(
     log_level: str,
     grace: float,
     max_body_memory: int,
+    transport: str,
     trusted_ips: Sequence[str],
     real_ip_header: str,
     real_ip_recursive: bool,
@@ -345,7 +301,12 @@ def serve(
         "real_ip_header": real_ip_header,
         "real_ip_recursive": real_ip_recursive,
     }
-    source = serving.Source(path, options, upstream.url if upstream else None)
+    source = serving.Source(
+        path,
+        options,
+        transport=serving.TRANSPORTS[transport],
+        upstream_url=upstream.url if upstream else None,
+    )
     settings = serving.Settings(
         address=(host, port),
         status=status,
@@ -372,17 +333,6 @@ def serve(
     if upstream is not None:
         upstream.drain(0)
     sys.exit(code)
-
-
-def _addresses(values: Sequence[str]) -> list[str]:
-    """Addresses and networks, those between commas taken apart."""
-    found = [text.strip() for value in values for text in value.split(",")]
-    for text in found:
-        try:
-            ip_network(text, strict=False)
-        except ValueError:
-            raise click.BadParameter(f"{text!r} is no IP address or network.") from None
-    return found
 
 
 def _welcome(url: str, proxy: Proxy, *, demo: bool) -> str:

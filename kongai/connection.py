@@ -53,6 +53,28 @@ _NO_MORE = struct.pack("ii", 1, 0)
 """The setting of a socket that is reset when it is closed."""
 
 
+class Socket(Protocol):
+    """What a connection needs of a socket; Python's own has it."""
+
+    def settimeout(self, seconds: float, /) -> None:
+        """How long each `recv` and `send` waits from now on."""
+
+    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None:
+        """Set an option of the socket."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Read what has come, after waiting for something; b"" at the end."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Write as much as there is room for, after waiting for some."""
+
+    def shutdown(self, how: int, /) -> None:
+        """Close one direction."""
+
+    def close(self) -> None:
+        """Close both."""
+
+
 class Host(Protocol):
     """What a connection needs of the server around it and of its event loop."""
 
@@ -89,7 +111,7 @@ class Connection:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: Socket,
         environ: dict[str, Any],
         application: WSGIApplication,
         host: Host,
@@ -184,11 +206,14 @@ class Connection:
             ClientStalled: it has not taken any for too long.
             ClientGone: it does not take them any more.
         """
-        self._sock.settimeout(self._limits.write)
-        left = memoryview(data)
+        sock = self._sock
+        sock.settimeout(self._limits.write)
         try:
-            while left:
-                left = left[self._sock.send(left) :]
+            sent = sock.send(data)
+            if sent < len(data):
+                left = memoryview(data)[sent:]
+                while left:
+                    left = left[sock.send(left) :]
         except TimeoutError as error:
             raise ClientStalled from error
         except OSError as error:
@@ -212,9 +237,9 @@ class Connection:
         self.busy = True
         writer = ResponseWriter(self, message)
         try:
-            self._host.watch(whole=message.complete)
             self._answer(message, writer, application)
         finally:
+            # Again: who closed the answer may have waited for the rest of the request.
             self._host.unwatch()
             self.busy = False
             self._host.done()
@@ -263,6 +288,7 @@ class Connection:
     ) -> None:
         environ = self._request_environ(message, writer)
         chunks: Iterable[bytes] = ()
+        self._host.watch(whole=message.complete)
         try:
             chunks = application(environ, writer.start)
             for data in chunks:
@@ -297,31 +323,36 @@ class Connection:
     def _request_environ(
         self, message: http1.Message, writer: ResponseWriter
     ) -> dict[str, Any]:
-        target = origin_form(message.target)
+        target = message.target
+        if not target.startswith("/"):
+            target = origin_form(target)
         path, _, query = target.partition("?")
+        if "%" in path:
+            path = unquote_to_bytes(path).decode("latin-1")
+        headers: list[tuple[str, str]] = []
         environ = {
             **self._environ,
             "REQUEST_METHOD": message.method,
             "REQUEST_URI": target,
-            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "PATH_INFO": path,
             "QUERY_STRING": query,
             "SERVER_PROTOCOL": f"HTTP/{message.version}",
             "wsgi.input": RequestInput(message, self.receive, writer.go_ahead),
             "wsgi.input_terminated": True,
+            "kongai.headers": headers,
+            "kongai.sent_headers": writer.sent_headers,
         }
-        environ["kongai.sent_headers"] = writer.sent_headers
-        headers = environ["kongai.headers"] = []
-        for name, value in message.headers:
-            # `x-api_key` and `x-api-key` would be one variable: nginx drops the former.
-            if "_" in name:
+        variables = _variables
+        for pair in message.headers:
+            name, value = pair
+            variable = variables[name]
+            if variable is None:
                 continue
-            headers.append((name, value))
-            key = "HTTP_" + name.upper().replace("-", "_")
-            if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
-                key = key[5:]
-            if key in environ:
-                value = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + value
-            environ[key] = value
+            headers.append(pair)
+            if variable in environ:
+                comma = "; " if variable == "HTTP_COOKIE" else ", "
+                value = environ[variable] + comma + value
+            environ[variable] = value
         return environ
 
     def _turn_down(self, refusal: Refused) -> None:
@@ -365,7 +396,19 @@ class Connection:
             self._host.share()
 
 
-def _notice_silent_deaths(sock: socket.socket, write_seconds: float) -> None:
+def _variable(name: str) -> str | None:
+    """Where the environment has a field; None if it is left out."""
+    # `x-api_key` and `x-api-key` would be one variable: nginx drops the former.
+    if "_" in name:
+        return None
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+_variables = http1.KnownNames(_variable)
+
+
+def _notice_silent_deaths(sock: Socket, write_seconds: float) -> None:
     """Let the system find out about peers that vanished without a word.
 
     Only Linux has the limit of time for what is not acknowledged; names differ.
@@ -390,6 +433,8 @@ def _raise(
 
 def _close(chunks: Iterable[bytes]) -> None:
     try:
-        getattr(chunks, "close", lambda: None)()
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
     except Exception as error:
         _logger.error("%s", whereabouts(error))

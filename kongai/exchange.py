@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from werkzeug.datastructures import Headers
@@ -280,7 +281,7 @@ class Exchange:
     @property
     def host_name(self) -> str:
         """The Host header in lower case, without its port or a dot at its end."""
-        return _PORT.sub("", self.host).removesuffix(".").lower()
+        return _host_name(self.host)
 
     @property
     def peer_ip(self) -> str:
@@ -360,10 +361,10 @@ class Exchange:
             BodyIncomplete: the client left before its body had come.
             RequestRejected: there is more of it than a plugin allows.
         """
-        stream = body_stream(self.request)
+        length = self.content_length
+        stream = body_stream(self.request, length)
         # Where the server can, take what has come instead of waiting for a whole piece.
         read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
-        length = self.content_length
         self.receiving = True
         while length is None or self.body_size < length:
             size = _READ_SIZE
@@ -391,6 +392,11 @@ class Exchange:
                 "request before, or read it with request.get_data()"
             )
         return BodyIncomplete()
+
+
+@lru_cache(maxsize=256)
+def _host_name(host: str) -> str:
+    return _PORT.sub("", host).removesuffix(".").lower()
 
 
 class BodyAlreadyRead(KongAIError):

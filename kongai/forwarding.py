@@ -16,7 +16,7 @@ from kongai._version import __version__
 from kongai.entities.types import DEFAULT_PORTS
 from kongai.exchange import Exchange
 from kongai.header_list import HeaderList
-from kongai.incoming import mount_point, named_by_connection, scheme_of
+from kongai.incoming import mount_point, named_by_connection
 from kongai.router import upstream_path
 
 SERVER = f"kongai/{__version__}"
@@ -100,25 +100,31 @@ def request_headers(
             headers.append(pair)
         elif name in _LOOKED_AT:
             given.setdefault(name, []).append(pair[1])
-    headers += [
-        ("Via", _appended(", ".join(given.get("via", ())), f"{protocol} {SERVER}")),
-        ("X-Real-IP", exchange.client_ip),
-        ("X-Forwarded-For", _forwarded_for(exchange, given.get("x-forwarded-for", ()))),
-    ]
+    via, client_ip = f"{protocol} {SERVER}", exchange.client_ip
+    forwarded_for = client_ip
+    if "via" in given:
+        via = _appended(", ".join(given["via"]), via)
+    if "x-forwarded-for" in given:
+        forwarded_for = _forwarded_for(exchange, given["x-forwarded-for"])
+    headers.append(("Via", via))
+    headers.append(("X-Real-IP", client_ip))
+    headers.append(("X-Forwarded-For", forwarded_for))
     match, prefix = exchange.match, mount
     if match and match.route.strip_path and match.prefix != "/":
         prefix += match.prefix
+    trusted = exchange.trusted
     for field, own in (
-        ("X-Forwarded-Proto", scheme_of(exchange.request)),
+        ("X-Forwarded-Proto", environ.get("wsgi.url_scheme", "http")),
         ("X-Forwarded-Host", exchange.host_name),
         ("X-Forwarded-Port", environ.get("SERVER_PORT", "")),
         ("X-Forwarded-Path", mount + exchange.target.partition("?")[0]),
         ("X-Forwarded-Prefix", prefix),
     ):
-        if value := exchange.forwarded(field, own):
+        value = exchange.forwarded(field, own) if trusted else own
+        if value:
             headers.append((field, value))
     headers.append(("X-Kong-Request-Id", exchange.id))
-    if "trailers" in given.get("te", ("",))[0].lower():
+    if "te" in given and "trailers" in given["te"][0].lower():
         headers.append(("TE", "trailers"))
     return headers
 
@@ -161,8 +167,11 @@ def response_headers(upstream: Iterable[tuple[str, str]]) -> HeaderList:
     received = list(upstream)
     if _UNSENDABLE.search("".join([value for _, value in received])):
         received = [pair for pair in received if not _UNSENDABLE.search(pair[1])]
-    dropped = _FOR_THIS_HOP | named_by_connection(received)
-    return HeaderList.of([pair for pair in received if pair[0].lower() not in dropped])
+    kept = [pair for pair in received if pair[0].lower() not in _FOR_THIS_HOP]
+    if len(kept) < len(received):
+        named = named_by_connection(received)
+        kept = [pair for pair in kept if pair[0].lower() not in named]
+    return HeaderList.of(kept)
 
 
 def host_header(scheme: str, host: str, port: int) -> str:
@@ -192,6 +201,8 @@ def reason_phrase(status: int) -> str:
 
 def appended_via(headers: Headers) -> str:
     """The Via value of an answer that passed through here."""
+    if "via" not in headers:
+        return VIA
     return _appended(", ".join(headers.getlist("via")), VIA)
 
 

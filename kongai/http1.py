@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
+from typing import NoReturn, TypeVar
 
 import httptools
 
@@ -36,6 +37,7 @@ _MAX_OVERHEAD = 8
 _ONLY_ONCE = frozenset(
     ("host", "authorization", "x-api-key", "content-type", "content-length", "expect")
 )
+_LOOKED_AT = _ONLY_ONCE | {"transfer-encoding"}
 # A name, an address or one in brackets; then perhaps a port (RFC 3986, section 3.2.2).
 _LABEL = r"[\w~%!$&'()*+,;=-]+"
 _HOST = rf"(?:\[[0-9A-Za-z:.%~_-]+\]|\.?{_LABEL}(?:\.{_LABEL})*\.?)(?::[0-9]*)?"
@@ -43,6 +45,46 @@ _is_host = re.compile(_HOST, re.ASCII).fullmatch
 _is_absolute = re.compile(
     rf"[A-Za-z][A-Za-z0-9+.-]*://{_HOST}(?:[/?#].*)?", re.ASCII
 ).fullmatch
+
+# The first line from here that is a request's, be it a good one. No line of a head, of
+# a trailer or of what is around chunks can look like it, only one of a body.
+_find_line = re.compile(
+    rb"(?:[^\n]*\n)*?\r*([A-Z_-]+ +[^ \r\n]+ +[A-Z]+/[0-9.]+\r\n)"
+).match
+
+_Name = TypeVar("_Name", str, bytes)
+_Known = TypeVar("_Known")
+
+
+class KnownNames(dict[_Name, _Known]):
+    """What there is to know of fields' names; the same few come all the time.
+
+    Args:
+        look_at: finds out what there is to know of a name.
+    """
+
+    _MOST, _LONGEST = 1024, 64
+
+    def __init__(self, look_at: Callable[[_Name], _Known]) -> None:
+        super().__init__()
+        self._look_at: Callable[[_Name], _Known] = look_at
+
+    def __missing__(self, name: _Name) -> _Known:
+        known = self._look_at(name)
+        # What else clients think of is not to fill the memory.
+        if len(self) < self._MOST and len(name) <= self._LONGEST:
+            self[name] = known
+        return known
+
+
+def _text_and_meaning(name: bytes) -> tuple[str, str | None]:
+    """A field's name as it was sent, and in lower case if it is looked at here."""
+    text = name.decode("latin-1")
+    lower = text.lower()
+    return text, lower if lower in _LOOKED_AT else None
+
+
+_names = KnownNames(_text_and_meaning)
 
 
 @dataclass(slots=True)
@@ -55,18 +97,13 @@ class Message:
     headers: list[tuple[str, str]] = field(default_factory=list)
     keep_alive: bool = False
     """Whether the client wants to use the connection again."""
+    awaits_go_ahead: bool = False
+    """Whether the client may wait to be told to send its body."""
     head_complete: bool = False
-    chunks: deque[bytes] = field(default_factory=deque)
+    chunks: list[bytes] = field(default_factory=list)
     """The body's bytes that have come and were not taken yet."""
     complete: bool = False
     """Whether the whole request has come."""
-
-    def header(self, name: str) -> str | None:
-        """The first header of this name, which is given in lower case."""
-        for key, value in self.headers:
-            if key.lower() == name:
-                return value
-        return None
 
 
 class RequestParser:
@@ -80,16 +117,25 @@ class RequestParser:
         self.messages: deque[Message] = deque()
         self._parser = httptools.HttpRequestParser(self)
         self._message = Message()
+        # The fields that have come and were not looked at yet.
+        self._fields: list[tuple[bytes, bytes]] = []
+        # Those of the head that say how it is to be taken, by name in lower case.
+        self._telling: list[tuple[str, str]] = []
         self._head_size = 0
+        # A connection's requests mostly have the same Host.
+        self._host: str | None = None
         # Bytes that came since the parser last began a request or gave out a body's.
         self._silent = 0
         # Bytes that came since the head was complete, and what of them was the body.
         self._wire = self._payload = 0
         self._pieces: list[bytes] = []
-        # Where the line of the request that is coming must be found.
+        # What has come of a head, where its line must be found.
         self._lines = b""
-        # How much of that is the body of the request before.
+        # How much of that is known, and what bodies come behind it.
         self._passed = 0
+        self._bodies: list[bytes] = []
+        # Whether it begins somewhere in the request before.
+        self._torn = False
         self._line_known = False
         self._refusal: Refused | None = None
         self._begun = False
@@ -114,6 +160,9 @@ class RequestParser:
         Raises:
             Refused: they are not HTTP, or not acceptable.
         """
+        if len(data) <= MAX_HEAD_SIZE:
+            self._feed(data)
+            return
         # What has no end yet is counted in between, so not too much at a time.
         for start in range(0, len(data), MAX_HEAD_SIZE):
             self._feed(data[start : start + MAX_HEAD_SIZE])
@@ -130,12 +179,19 @@ class RequestParser:
                     data = self._without_offer() + data[upgrade.args[0] :]
                     continue
                 except httptools.HttpParserError as error:
+                    if self._refusal is None and self._fields:
+                        # What is wrong with them came before what stopped the parser.
+                        self._look_at_fields()
                     raise self._refusal or _bad_request() from error
                 break
+            if self._fields:
+                self._look_at_fields()
         finally:
-            self._give_out()
-        if self._line_known or not self._begun:
+            if self._pieces:
+                self._give_out()
+        if not self.in_head:
             self._forget_lines()
+            self._torn = self._begun and not self._message.complete
         if self._silent > MAX_HEAD_SIZE:
             raise _too_large()
         overhead = self._wire - self._payload
@@ -162,6 +218,7 @@ class RequestParser:
     def on_message_begin(self) -> None:
         """Called by the parser."""
         self._message = Message()
+        self._telling = []
         self._head_size = self._silent = self._wire = self._payload = 0
         self._begun = True
         self._line_known = False
@@ -175,55 +232,80 @@ class RequestParser:
             self._refuse(Refused("URI too long", status=414))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, with a whole header, or a trailer: that is dropped."""
-        headers = self._message.headers
+        """Called by the parser, with a whole header or trailer, so do little."""
+        self._fields.append((name, value))
+
+    def _look_at_fields(self) -> None:
+        """Take what has come into the head; trailers are only counted."""
         if not self._line_known:
             self._check_line()
-        size = len(name) + len(value)
-        self._head_size += size + 4
-        if not self._message.head_complete:
-            text = value.decode("latin-1").rstrip(" \t")
-            headers.append((name.decode("latin-1"), text))
-        if (
-            len(headers) > MAX_HEADERS
-            or size > MAX_LINE_SIZE
-            or self._head_size > MAX_HEAD_SIZE
-        ):
+        fields, self._fields = self._fields, []
+        message, known, telling = self._message, _names, self._telling
+        headers, before = message.headers, self._head_size
+        self._head_size += sum([len(name) + len(value) + 4 for name, value in fields])
+        count = len(fields)
+        # A head that is less than a field may be needs no look at each.
+        if self._head_size > MAX_LINE_SIZE or len(headers) + count > MAX_HEADERS:
+            count = self._count_acceptable(fields, before)
+        if not message.head_complete:
+            # The one that is too much is for the record.
+            for name, value in fields[: count + 1]:
+                text, meaning = known[name]
+                decoded = value.decode("latin-1").rstrip(" \t")
+                headers.append((text, decoded))
+                if meaning is not None:
+                    telling.append((meaning, decoded))
+        if count < len(fields):
             self._refuse(_too_large())
+
+    def _count_acceptable(self, fields: list[tuple[bytes, bytes]], size: int) -> int:
+        """How many of the fields come before one that is too much for a head."""
+        trailing = self._message.head_complete
+        room = MAX_HEADERS - len(self._message.headers)
+        for count, (name, value) in enumerate(fields):
+            own = len(name) + len(value)
+            size += own + 4
+            many = count >= room and not trailing
+            if many or own > MAX_LINE_SIZE or size > MAX_HEAD_SIZE:
+                return count
+        return len(fields)
 
     def on_headers_complete(self) -> None:
         """Called by the parser, when the head is there."""
         message = self._message
-        if not self._line_known:
-            self._check_line()
+        self._look_at_fields()
         message.keep_alive = self._parser.should_keep_alive()
         self._head_size += len(message.method) + len("  HTTP/1.1\r\n\r\n")
-        refusal = _objection(message)
+        refusal = self._objection(message)
         if refusal is None and self._head_size > MAX_HEAD_SIZE:
             refusal = _too_large()
         if refusal is not None:
             self._refuse(refusal)
         message.head_complete = True
+        # Where its body or the next request begins.
+        self._passed = self._lines.find(b"\r\n\r\n", self._passed - 2) + 4
         self._wire = self._payload = 0
         self.messages.append(message)
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser, with a piece of the body, its framing undone."""
         self._pieces.append(body)
-        self._passed = self._lines.find(body, self._passed) + len(body)
+        self._bodies.append(body)
         self._payload += len(body)
         self._silent = 0
 
     def on_message_complete(self) -> None:
         """Called by the parser, when the whole request has come."""
-        self._give_out()
+        if self._fields:
+            self._look_at_fields()
+        if self._pieces:
+            self._give_out()
         self._message.complete = True
 
     def _give_out(self) -> None:
         """Let the body's bytes be taken: small chunks together, each would cost 40."""
-        if self._pieces:
-            self._message.chunks.append(b"".join(self._pieces))
-            self._pieces.clear()
+        self._message.chunks.append(b"".join(self._pieces))
+        self._pieces.clear()
 
     def _check_line(self) -> None:
         """Refuse a request line that is not exactly one of HTTP/1.
@@ -231,57 +313,75 @@ class RequestParser:
         llhttp takes RTSP/1.0 and ICE/1.0 for HTTP/1.0, and several spaces for one. It
         does not tell, so the line has to be where the bytes are.
         """
-        self._line_known = True
         message = self._message
+        self._line_known = True
         message.version = self._parser.get_http_version()
         if message.version not in ("1.0", "1.1"):
             self._refuse(Refused("HTTP version not supported", status=505))
-        line = f"{message.method} {message.target} HTTP/{message.version}\r\n"
-        start = self._lines.find(line.encode("latin-1"), self._passed)
-        if start < 0:
+        text = f"{message.method} {message.target} HTTP/{message.version}\r\n"
+        line, lines = text.encode("latin-1"), self._lines
+        if lines.startswith(line) and not self._torn and not self._passed:
+            self._passed = len(line)
+            return
+        for body in self._bodies:
+            self._passed = lines.find(body, self._passed) + len(body)
+        self._bodies.clear()
+        if self._torn and not self._passed:
+            # In a trailer or so: whatever that line looks like, it is none of ours.
+            self._passed = lines.find(b"\n") + 1
+        found = _find_line(lines, self._passed)
+        if found is None or found[1] != line:
             self._refuse(_bad_request())
-        self._lines = self._lines[start + len(line) :]
-        self._passed = 0
+        self._passed = found.end()
 
     def _forget_lines(self) -> None:
-        self._lines, self._passed = b"", 0
+        self._lines, self._passed, self._torn = b"", 0, False
+        self._bodies.clear()
 
-    def _refuse(self, refusal: Refused) -> None:
+    def _objection(self, message: Message) -> Refused | None:
+        """What is wrong with a head that llhttp takes."""
+        if message.method == "CONNECT":
+            return Refused("Method not allowed", status=405)
+        target, old = message.target, message.version == "1.0"
+        found: dict[str, str] = {}
+        codings = []
+        for name, value in self._telling:
+            if name == "transfer-encoding":
+                codings.append(value.lower())
+            elif name in found:
+                return _bad_request()
+            else:
+                found[name] = value
+        if (
+            not (target.startswith("/") or _is_absolute(target))
+            or ("%00" in target and "%00" in target.partition("?")[0])
+            or not self._is_fine_host(found.get("host"), old=old)
+            or (codings and (old or "" in codings))
+        ):
+            return _bad_request()
+        if codings not in ([], ["chunked"]):
+            return Refused("Not implemented", status=501)
+        if int(found.get("content-length", 0)) >= MAX_LENGTH:
+            return Refused("Payload too large", status=413)
+        if "expect" in found:
+            if found["expect"].lower() not in ("", "100-continue"):
+                return Refused("Expectation failed", status=417)
+            message.awaits_go_ahead = found["expect"] != "" and not old
+        return None
+
+    def _is_fine_host(self, host: str | None, *, old: bool) -> bool:
+        if host is None:
+            return old
+        if host != self._host:
+            if not _is_host(host):
+                return False
+            self._host = host
+        return True
+
+    def _refuse(self, refusal: Refused) -> NoReturn:
         # An exception out of a callback is wrapped by the parser: keep the real one.
         self._refusal = refusal
         raise refusal
-
-
-def _objection(message: Message) -> Refused | None:
-    """What is wrong with a head that llhttp takes."""
-    if message.method == "CONNECT":
-        return Refused("Method not allowed", status=405)
-    target, old = message.target, message.version == "1.0"
-    found: dict[str, str] = {}
-    codings = []
-    for name, value in message.headers:
-        key = name.lower()
-        if key == "transfer-encoding":
-            codings.append(value.lower())
-        elif key in _ONLY_ONCE:
-            if key in found:
-                return _bad_request()
-            found[key] = value
-    host = found.get("host")
-    if (
-        not (target.startswith("/") or _is_absolute(target))
-        or "%00" in target.partition("?")[0]
-        or (not old if host is None else not _is_host(host))
-        or (codings and (old or "" in codings))
-    ):
-        return _bad_request()
-    if codings not in ([], ["chunked"]):
-        return Refused("Not implemented", status=501)
-    if int(found.get("content-length", 0)) >= MAX_LENGTH:
-        return Refused("Payload too large", status=413)
-    if found.get("expect", "").lower() not in ("", "100-continue"):
-        return Refused("Expectation failed", status=417)
-    return None
 
 
 def _bad_request() -> Refused:
@@ -302,10 +402,10 @@ def response_head(
         status: code and reason, as WSGI has it.
         headers: the fields, in order.
     """
-    lines = [f"HTTP/{version} {status}\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in headers]
+    lines = [f"HTTP/{version} {status}"]
+    lines += [f"{name}: {value}" for name, value in headers]
     lines.append("\r\n")
-    return "".join(lines).encode("latin-1")
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def chunk(data: bytes) -> bytes:

@@ -49,25 +49,37 @@ def content_length(request: Request) -> int | None:
     """The length of the body that is announced; None if none is, or it is chunked."""
     environ = request.environ
     given, coding = environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
-    return None if given is None else get_content_length(given, coding)
+    if given is None:
+        return None
+    if coding is None and given.isascii() and given.isdecimal():
+        # As nearly always; Werkzeug takes longer to say the same.
+        return int(given)
+    return get_content_length(given, coding)
 
 
-def body_stream(request: Request) -> IO[bytes]:
+def body_stream(request: Request, length: int | None) -> IO[bytes]:
     """The raw input: Werkzeug's limited stream ends early without saying so.
 
     What a Flask application read before its view ran, Werkzeug has kept.
+
+    Args:
+        request: the request.
+        length: the body's, as `content_length` has it.
     """
     cached = request.__dict__.get("_cached_data")
     if cached is not None:
         return io.BytesIO(cached)
     environ = request.environ
-    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-    if content_length(request) is None and not (
-        chunked or environ.get("wsgi.input_terminated")
-    ):
+    if length is None and not _says_its_end(environ):
         return io.BytesIO()
     stream: IO[bytes] = environ["wsgi.input"]
     return stream
+
+
+def _says_its_end(environ: WSGIEnvironment) -> bool:
+    """Whether a body without a length has an end that its reader is told of."""
+    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    return chunked or bool(environ.get("wsgi.input_terminated"))
 
 
 def origin_form(target: str) -> str:
@@ -162,6 +174,8 @@ def client_headers(request: Request) -> HeaderList:
     """
     received = received_headers(request)
     headers = HeaderList.of(received)
+    if "HTTP_CONNECTION" not in request.environ:
+        return headers
     for name in named_by_connection(received) - _NEEDED:
         headers.pop(name, None)
     return headers

@@ -17,10 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from kongai.errors import UpstreamError
+
 AddressInfo: TypeAlias = tuple[Any, Any, int, str, tuple[Any, ...]]
 """An address as `socket.getaddrinfo` describes it."""
 LookUp: TypeAlias = Callable[[str], list[AddressInfo]]
 
+MAX_LOOK_UP = 5.0
+"""Seconds for finding out a name's addresses, which is part of connecting."""
 FRESH_SECONDS = 30.0
 """How long an answer is used without asking again."""
 STALE_SECONDS = 300.0
@@ -34,6 +38,13 @@ _MAX_NAMES = 1000
 
 class NameNotResolved(OSError):
     """A name has no address, or none that could be found out in time."""
+
+
+def no_address() -> UpstreamError:
+    """What becomes of a request to a host that has no address."""
+    return UpstreamError(
+        "name resolution failed", status=503, ended="dns", sent=False, hopeless=True
+    )
 
 
 @dataclass(slots=True)

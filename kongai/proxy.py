@@ -63,7 +63,7 @@ class Proxy:
             service whose host is an upstream's name sends them there.
         extra_plugins: for every request too, whatever else has their name.
         sinks: take every record.
-        transport: how upstreams are reached; `RequestsTransport` when None.
+        transport: how upstreams are reached; `SocketTransport` when None.
         fallback: a WSGI application for requests that match no route.
         max_body_memory: bytes of request bodies that are in memory at a time, in all;
             beyond them requests are refused with 503. None for no limit. Bodies that
@@ -422,10 +422,10 @@ _MATCHES_NOTHING = Route(methods=("NOTHING",))
 
 
 def _default_transport() -> Transport:
-    # requests is slow to import, and a script may bring a transport of its own.
-    from kongai.transport import RequestsTransport
+    # It is slow to import, and a script may bring a transport of its own.
+    from kongai.socket_transport import SocketTransport
 
-    return RequestsTransport()
+    return SocketTransport()
 
 
 def _guarded(step: Callable[[Exchange], None], exchange: Exchange) -> None:

@@ -14,6 +14,8 @@ from kongai.error_bodies import accepted, error_body
 from kongai.errors import GatewayError
 from kongai.forwarding import SERVER, reason_phrase
 
+_LOOKED_AT = frozenset(("date", "upgrade", "content-length"))
+
 
 class Wire(Protocol):
     """Where an answer goes."""
@@ -42,7 +44,7 @@ class ResponseWriter:
         self._status = ""
         self._headers: list[tuple[str, str]] = []
         self._head_sent = False
-        self._chunked = False
+        self._bodiless = self._chunked = False
         self._length: int | None = None
         self._sent = 0
 
@@ -65,14 +67,18 @@ class ResponseWriter:
     def write(self, data: bytes) -> None:
         """Write bytes; nothing at all for b"" (PEP 3333)."""
         if data:
-            self.flush(data)
+            if self._chunked and self._head_sent:
+                # Most writes are an event of a stream.
+                self._wire.send(http1.chunk(data))
+            else:
+                self.flush(data)
 
     def finish(self) -> None:
         """The application is done: end the answer as complete."""
-        unframed = self._length_given() is None and not self._no_body()
-        if not self._head_sent and unframed:
-            self._headers.append(("Content-Length", "0"))
-        self.flush(b"")
+        if not self._head_sent:
+            if not self._no_body() and self._given("content-length") is None:
+                self._headers.append(("Content-Length", "0"))
+            self.flush(b"")
         if self._chunked:
             self._wire.send(http1.LAST_CHUNK)
         if self._length is not None and self._sent < self._length:
@@ -84,8 +90,7 @@ class ResponseWriter:
         if self._head_sent:
             return
         # The application's own, if it has begun: its record has that.
-        given = (v for n, v in self._headers if n.lower() == "x-kong-request-id")
-        request_id = next(given, None) or uuid.uuid4().hex
+        request_id = self._given("x-kong-request-id") or uuid.uuid4().hex
         accept = accepted(Headers(self._message.headers), error)
         kind, text = error_body(error.message, request_id, accept)
         self._status = f"{error.status} {reason_phrase(error.status)}"
@@ -108,27 +113,38 @@ class ResponseWriter:
         if not self._head_sent:
             self._wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _length_given(self) -> int | None:
-        for name, value in self._headers:
-            if name.lower() == "content-length":
-                return int(value)
-        return None
+    def _given(self, name: str) -> str | None:
+        """The first header of a name, which is given in lower case."""
+        return next((v for n, v in self._headers if n.lower() == name), None)
 
     def _head(self) -> bytes:
         if not self._status:
             raise AssertionError("the application did not call start_response")
         message, headers = self._message, self._headers
-        if not any(name.lower() == "date" for name, _ in headers):
+        length: int | None = None
+        dated = upgrade = False
+        for name, value in headers:
+            lower = name.lower()
+            if lower not in _LOOKED_AT:
+                continue
+            if lower == "date":
+                dated = True
+            elif lower == "upgrade":
+                upgrade = True
+            elif length is None:
+                length = int(value)
+        if not dated:
             headers.append(("Date", http1.date(int(time.time()))))
-        self._length = self._length_given()
-        if self._no_body():
-            self._length = None
-        elif self._length is None:
+        self._bodiless = self._no_body()
+        if self._bodiless:
+            length = None
+        elif length is None:
             if message.version == "1.1":
                 self._chunked = True
                 headers.append(("Transfer-Encoding", "chunked"))
             else:
                 self.keep_alive = False
+        self._length = length
         # A request whose body was not read to its end hides where the next one starts.
         if not message.complete or self._wire.closing:
             self.keep_alive = False
@@ -136,7 +152,7 @@ class ResponseWriter:
             headers.append(("Connection", "close"))
         elif message.version == "1.0":
             headers.append(("Connection", "keep-alive"))
-        if any(name.lower() == "upgrade" for name, _ in headers):
+        if upgrade:
             # It is for this connection, and must be named so (RFC 9110, section 7.8).
             headers.append(("Connection", "Upgrade"))
         head = http1.response_head("1.1", self._status, headers)
@@ -145,14 +161,15 @@ class ResponseWriter:
         return head
 
     def _no_body(self) -> bool:
-        status = self._status[:3]
-        return self._message.method == "HEAD" or status in ("204", "304")
+        return self._message.method == "HEAD" or self._status[:3] in ("204", "304")
 
     def _framed(self, data: bytes) -> bytes:
-        if not data or self._no_body():
+        if not data or self._bodiless:
             return b""
+        if self._chunked:
+            return http1.chunk(data)
         if self._length is not None:
             # What is more than announced would be read as the next answer.
             data = data[: self._length - self._sent]
-        self._sent += len(data)
-        return http1.chunk(data) if self._chunked and data else data
+            self._sent += len(data)
+        return data

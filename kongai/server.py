@@ -1,13 +1,13 @@
 """The gevent server: accepts, notices who leaves, stops without losing anything.
 
-The only module, beside the scripts in `bin/`, that knows gevent. It runs on a process
-that was patched before anything else was imported (`bin/kongai-serve` does).
+The only module, beside the scripts in `bin/`, that imports gevent; `client_socket` is
+given what it needs of it. It runs on a process that was patched before anything else
+was imported (`bin/kongai-serve` does).
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import time
@@ -19,8 +19,9 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
+from kongai.client_socket import ClientSocket
 from kongai.connection import Connection
-from kongai.errors import ClientGone, GatewayError, Overloaded, ServerStopping
+from kongai.errors import GatewayError, Overloaded, ServerStopping
 from kongai.forwarding import bracketed
 from kongai.limits import GRACE_SECONDS, Limits
 from kongai.scoreboard import Count, Row, Scoreboard
@@ -28,9 +29,6 @@ from kongai.scoreboard import Count, Row, Scoreboard
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-_LOOK_SECONDS = 0.05
-# Linux alone tells a side that was closed from a connection that is gone.
-_CLOSED = getattr(select, "POLLRDHUP", select.POLLHUP)
 _poll = monkey.get_original("select", "poll")
 _BACKLOG = 1024
 HEEDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
@@ -41,6 +39,8 @@ _LAST_WORDS = 3.0
 """Seconds that answers which were broken off have to say so, and to be recorded."""
 _LOOK_UPS = 32
 """Names that can be looked up at a time."""
+# As plain numbers: these two are counted for each request.
+_REQUESTS, _EXCHANGES = int(Count.REQUESTS), int(Count.EXCHANGES)
 _REFUSING = 256
 """Connections above the limit that are told so; more are just closed."""
 
@@ -275,22 +275,18 @@ class _Served:
     def __init__(self, application: WSGIApplication) -> None:
         self.application = application
         self.close: Callable[[], None] = lambda: None
-        self._running = 0
-        self._retired = False
-
-    def enter(self) -> None:
-        self._running += 1
-
-    def leave(self) -> None:
-        self._running -= 1
-        self._close_if_over()
+        self.running = 0
+        """How many; handlers count."""
+        self.retired = False
 
     def retire(self) -> None:
-        self._retired = True
-        self._close_if_over()
+        """Close it once nothing runs any more."""
+        self.retired = True
+        self.close_if_over()
 
-    def _close_if_over(self) -> None:
-        if self._retired and not self._running:
+    def close_if_over(self) -> None:
+        """Close it, if it is retired and nothing runs any more."""
+        if self.retired and not self.running:
             self.close()
 
 
@@ -299,8 +295,11 @@ class _Handler:
 
     def __init__(self, sock: Any, address: Any, server: Server) -> None:
         self._server = server
+        hub = gevent.get_hub()
         self._greenlet = gevent.getcurrent()
-        self._loop = gevent.get_hub().loop
+        self._loop = hub.loop
+        self._client = ClientSocket(sock, hub, gevent.getcurrent, _poll)
+        self.watch, self.unwatch = self._client.watch, self._client.unwatch
         self._served: _Served | None = None
         environ = {
             **server.get_environ(),
@@ -308,9 +307,8 @@ class _Handler:
             "REMOTE_PORT": str(address[1]) if address else "",
         }
         self.connection = Connection(
-            sock, environ, self._serve, self, server.limits, self._refuse
+            self._client, environ, self._serve, self, server.limits, self._refuse
         )
-        self._watch = _ClientWatch(sock, self._greenlet)
 
     def handle(self) -> None:
         """Serve the connection to its end."""
@@ -324,17 +322,9 @@ class _Handler:
             else:
                 self.connection.serve()
         finally:
-            self._watch.close()
+            self._client.close()
             server.handlers.discard(self)
             row[Count.CONNECTIONS] -= 1
-
-    def watch(self, *, whole: bool) -> None:
-        """Interrupt the exchange if the client leaves."""
-        self._watch.start(whole=whole)
-
-    def unwatch(self) -> None:
-        """Leave the exchange alone."""
-        self._watch.stop()
 
     def share(self) -> None:
         """Let others have their turn, if the loop has not had one for long."""
@@ -345,11 +335,13 @@ class _Handler:
         """The exchange is over."""
         served, self._served = self._served, None
         if served is not None:
-            self._server.row[Count.EXCHANGES] -= 1
-            served.leave()
+            self._server.row[_EXCHANGES] -= 1
+            served.running -= 1
+            if served.retired:
+                served.close_if_over()
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        if self._server.row[Count.EXCHANGES] >= self._server.limits.exchanges:
+        if self._server.row[_EXCHANGES] >= self._server.limits.exchanges:
             return self._refuse(environ, start_response, Overloaded())
         return self._enter()(environ, start_response)
 
@@ -363,11 +355,12 @@ class _Handler:
 
     def _enter(self) -> WSGIApplication:
         # Asked for each time: a reload gives the server another application.
-        row, self._served = self._server.row, self._server.served
-        row[Count.REQUESTS] += 1
-        row[Count.EXCHANGES] += 1
-        self._served.enter()
-        return self._served.application
+        row, served = self._server.row, self._server.served
+        row[_REQUESTS] += 1
+        row[_EXCHANGES] += 1
+        served.running += 1
+        self._served = served
+        return served.application
 
     def finish_soon(self) -> None:
         """Close after the present answer; at once if there is none."""
@@ -382,61 +375,3 @@ class _Handler:
     def _stop(self) -> None:
         if not (self._greenlet.dead or self.connection.recording):
             self._greenlet.throw(ServerStopping())
-
-
-class _ClientWatch:
-    """Notices that the client has left, while its exchange waits for the upstream.
-
-    A client that has sent its request and then closes makes its socket readable. A
-    write would notice only the second time, and a silent upstream lets nothing be
-    written at all. A client that shuts down its sending side only counts as gone, as it
-    does for nginx.
-    """
-
-    def __init__(self, sock: Any, greenlet: Any) -> None:
-        self._sock = sock
-        self._greenlet = greenlet
-        loop = gevent.get_hub().loop
-        self._watcher = loop.io(sock.fileno(), 1)
-        self._timer = loop.timer(_LOOK_SECONDS, _LOOK_SECONDS)
-
-    def start(self, *, whole: bool) -> None:
-        self.stop()
-        if whole:
-            self._watcher.start(self._readable)
-        else:
-            self._timer.start(self._look)
-
-    def stop(self) -> None:
-        self._watcher.stop()
-        self._timer.stop()
-
-    def close(self) -> None:
-        self.stop()
-        self._watcher.close()
-        self._timer.close()
-
-    def _readable(self) -> None:
-        """Runs in the event loop, so only while the connection's greenlet waits."""
-        self._watcher.stop()
-        try:
-            data = self._sock._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            self._watcher.start(self._readable)
-            return
-        except OSError:
-            data = b""
-        if data:
-            # The next request, sent early. It can wait, but keeps the socket readable,
-            # so from now on a look at the clock has to do.
-            self._timer.start(self._look)
-        else:
-            self._greenlet.throw(ClientGone())
-
-    def _look(self) -> None:
-        """Ask whether the client has closed its side behind the bytes not yet read."""
-        poll = _poll()
-        poll.register(self._sock.fileno(), _CLOSED)
-        if poll.poll(0):
-            self._timer.stop()
-            self._greenlet.throw(ClientGone())

@@ -22,10 +22,13 @@ from kongai.limits import GRACE_SECONDS, Limits
 from kongai.proxy import Proxy
 from kongai.scoreboard import Count, Scoreboard
 from kongai.server import Server, listener, run, url_of
+from kongai.socket_transport import SocketTransport
 from kongai.status import application as status_application
 
 if TYPE_CHECKING:
     from socket import socket
+
+    from kongai.transport import Transport
 
 _logger = logging.getLogger("kongai")
 _STDIN = 0
@@ -36,12 +39,27 @@ _PLACE = struct.Struct("QQ")
 Address = tuple[str, int]
 
 
+def _requests_transport() -> Transport:
+    # It is slow to import, and takes memory.
+    from kongai.transport import RequestsTransport
+
+    return RequestsTransport()
+
+
+TRANSPORTS: dict[str, Callable[[], Transport]] = {
+    "socket": SocketTransport,
+    "requests": _requests_transport,
+}
+"""What upstreams can be reached with, by the name of the command's option."""
+
+
 class Source:
     """Where the configuration comes from; can be read anew.
 
     Args:
         path: the declarative file; None for the gateway of Kong's how-to.
         options: more arguments of the `Proxy`.
+        transport: makes what a gateway reaches upstreams with; each has its own.
         upstream_url: what the how-to's gateway asks in place of the real API.
     """
 
@@ -49,10 +67,13 @@ class Source:
         self,
         path: str | None,
         options: Mapping[str, Any],
+        *,
+        transport: Callable[[], Transport] = SocketTransport,
         upstream_url: str | None = None,
     ) -> None:
         self.path = path
         self._options = options
+        self._transport = transport
         self._upstream_url = upstream_url
 
     def read(self) -> str:
@@ -77,7 +98,9 @@ class Source:
             model = document.data["services"][0]["plugins"][0]["config"]["model"]
             model["options"]["upstream_url"] = self._upstream_url
         try:
-            return Proxy.from_config(config.build(document), **self._options)
+            return Proxy.from_config(
+                config.build(document), transport=self._transport(), **self._options
+            )
         except ConfigError as error:
             # Plugins that don't fit together show only when the gateway is made.
             raise ConfigError(error.problems, self.path) from None

@@ -6,10 +6,13 @@ import os
 import ssl
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+import certifi
 
 from kongai.entities.certificate import certificates_in
 
@@ -55,6 +58,20 @@ class TLS:
 
 USUAL = TLS()
 """The authorities that are generally trusted, and nothing to show."""
+
+
+def tls_context(verify: bool | str, tls: TLS = USUAL) -> ssl.SSLContext:
+    """A client's TLS context that trusts the authorities that Mozilla does.
+
+    Args:
+        verify: whether to verify certificates, or the path of a CA bundle.
+        tls: authorities in place of these, and what servers are shown. The depth is
+            the connection's business: see `check_depth`.
+
+    Raises:
+        OSError: OpenSSL takes a certificate or key not, or there is no such file.
+    """
+    return client_context(certifi.where() if verify is True else verify, tls)
 
 
 def client_context(authorities: str | Literal[False], tls: TLS) -> ssl.SSLContext:
@@ -160,3 +177,16 @@ def check_depth(sock: Any, depth: int) -> None:
     chain = getattr(sock, "sslobj", sock)._sslobj.get_verified_chain()
     if len(chain) - 2 > depth:
         raise ssl.SSLCertVerificationError("certificate chain too long")
+
+
+def drop_half_made(error: BaseException) -> None:
+    """Close the socket of a connection for which no TLS could be made.
+
+    A socket that is reset just then ends the making of the one that was to take its
+    descriptor over, and has. Nobody knows that one but the frames that the error still
+    holds; they would keep it open as long as the error is kept.
+
+    Args:
+        error: what the making ended with.
+    """
+    traceback.clear_frames(error.__traceback__)

@@ -1,4 +1,4 @@
-"""How requests reach an upstream: the only module that does.
+"""How requests reach an upstream: what a transport is, and the one on requests.
 
 A transport sends one `UpstreamRequest` exactly as it stands and gives back an answer
 whose body is still arriving. It knows nothing of retries, redirects, cookies or the
@@ -13,13 +13,12 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import (
     HTTPConnectionPool,
     HTTPHeaderDict,
@@ -29,22 +28,24 @@ from urllib3 import (
 )
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import SKIP_HEADER, Timeout
+from urllib3.util.ssltransport import SSLTransport
 
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.forwarding import bracketed
-from kongai.idle import IdleConnections
-from kongai.names import NameNotResolved, Names, first_that_answers
-from kongai.tls import TLS, USUAL, check_depth, client_context
+from kongai.idle import IDLE_SECONDS, SWEEP_SECONDS, IdleConnections
+from kongai.names import (
+    MAX_LOOK_UP,
+    NameNotResolved,
+    Names,
+    first_that_answers,
+    no_address,
+)
+from kongai.tls import TLS, check_depth, drop_half_made, tls_context
 from kongai.upstream_answer import Answer, Malformed
 
-_READ_SIZE = 65536
-_WRITE_SIZE = 65536
-IDLE_SECONDS = 30.0
-"""How long a connection is kept for the next request."""
-_MAX_LOOK_UP = 5.0
-"""Seconds for finding out a name's addresses, which is part of connecting."""
-_SWEEP_SECONDS = 1.0
+_PIECE_SIZE = 65536
+"""Bytes that are read, or written, at a time."""
 _PoolKey: TypeAlias = tuple[str, str, int, bool | str, TLS]
 
 
@@ -67,12 +68,9 @@ class RequestsTransport:
     """A `Transport` on the connection pools of requests' adapters.
 
     Args:
-        proxies: corporate proxies by scheme, as requests takes them, for example
-            ``{"https": "http://proxy.example:3128"}``. The environment's are not used.
-        pool_size: idle connections kept per upstream.
-        keepalive_idle: seconds after which an idle connection is not used again, for
-            many an upstream closes its end after a minute or less. It is closed with
-            the next request, to whichever upstream.
+        proxies: corporate proxies, as requests takes them; not the environment's.
+        pool_size: see `kongai.socket_transport.SocketTransport`.
+        keepalive_idle: see there, in seconds.
         names: where hosts are; a memory of the transport's own when None.
     """
 
@@ -102,7 +100,7 @@ class RequestsTransport:
         except OSError as error:
             raise UpstreamError(ended="tls", sent=False, hopeless=True) from error
         except ValueError as error:  # what could be no host anywhere
-            raise _no_address() from error
+            raise no_address() from error
         target, url = request.target, "/"
         if pool.proxy is not None and request.scheme == "http":
             # A proxy of plain HTTP is given the whole URL (RFC 9112, section 3.2.2).
@@ -134,7 +132,7 @@ class RequestsTransport:
             chunks=_chunks(raw),
             close=lambda: _close(raw),
             peer=_peer(raw),
-            speaks_within=_speaks_within(raw),
+            speaks_within=cast(Answer, raw._original_response).speaks_within,
         )
 
     def close(self) -> None:
@@ -147,17 +145,15 @@ class RequestsTransport:
     def _close_idle(self) -> None:
         """Close what has been idle for too long, of all upstreams."""
         now = time.monotonic()
-        if now - self._swept >= min(self._idle, _SWEEP_SECONDS):
+        if now - self._swept >= min(self._idle, SWEEP_SECONDS):
             self._swept = now
             for pool in list(self._pools.values()):
-                assert isinstance(pool, _Pool)
-                pool.close_older(now - self._idle)
+                waiting: Any = pool.pool
+                if waiting is not None:  # as it is once the pool is closed
+                    waiting.close_older(now - self._idle)
 
     def _pool(self, request: UpstreamRequest) -> HTTPConnectionPool:
-        key = (
-            *(request.scheme, request.host, request.port),
-            *(request.verify, request.tls),
-        )
+        key = (request.scheme, request.host, request.port, request.verify, request.tls)
         pool = self._pools.get(key)
         if pool is None:
             prepared = requests.PreparedRequest()
@@ -227,10 +223,10 @@ class _ExactConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         # urllib3's own looks the name up itself, for as long as the system takes.
-        limit = float(self.timeout or _MAX_LOOK_UP)
+        limit = float(self.timeout or MAX_LOOK_UP)
         try:
             found = self.names.addresses(
-                self._dns_host, int(self.port), min(limit, _MAX_LOOK_UP)
+                self._dns_host, int(self.port), min(limit, MAX_LOOK_UP)
             )
             sock = first_that_answers(found, self.timeout, self.socket_options or ())
         except NameNotResolved as error:
@@ -274,8 +270,8 @@ class _ExactConnection(HTTPConnection):
             self.connect()
         if self._write_timeout is not None:
             self.sock.settimeout(self._write_timeout)
-        for start in range(0, len(data), _WRITE_SIZE):
-            super().send(data[start : start + _WRITE_SIZE])
+        for start in range(0, len(data), _PIECE_SIZE):
+            super().send(data[start : start + _PIECE_SIZE])
 
     def _encode_request(self, request: str) -> bytes:
         # Python's own takes ASCII only; a client's raw target may be any bytes.
@@ -289,6 +285,7 @@ class _ExactTLSConnection(_ExactConnection, HTTPSConnection):
         except TimeoutError as error:
             raise urllib3_errors.ConnectTimeoutError(self, "no handshake") from error
         except OSError as error:
+            drop_half_made(error)
             raise _NoHandshake(error) from error
 
     def _tunnel(self) -> None:
@@ -304,11 +301,6 @@ class _Pool(HTTPConnectionPool):
     ConnectionCls = _ExactConnection  # type: ignore[assignment]
     QueueCls = IdleConnections  # type: ignore[assignment]
     names: Names
-
-    def close_older(self, than: float) -> None:
-        waiting: Any = self.pool
-        if waiting is not None:  # as it is once the pool is closed
-            waiting.close_older(than)
 
     def _new_conn(self) -> Any:
         connection: Any = super()._new_conn()
@@ -362,18 +354,18 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
-def tls_context(verify: bool | str, tls: TLS = USUAL) -> ssl.SSLContext:
-    """A client's TLS context that trusts requests' authorities.
+def tls_inside_tls(sock: ssl.SSLSocket, context: ssl.SSLContext, name: str) -> Any:
+    """TLS over a connection that is secured already, as one to a proxy may be.
 
     Args:
-        verify: whether to verify certificates, or the path of a CA bundle.
-        tls: authorities in place of these, and what servers are shown. The depth is
-            the connection's business: see `kongai.tls.check_depth`.
+        sock: the connection; the handshake is done before this returns.
+        context: the settings.
+        name: what the certificate at the other end has to be for.
 
     Raises:
-        OSError: OpenSSL takes a certificate or key not, or there is no such file.
+        OSError: there is no TLS with it, or none that can be trusted.
     """
-    return client_context(DEFAULT_CA_BUNDLE_PATH if verify is True else verify, tls)
+    return SSLTransport(sock, context, server_hostname=name)
 
 
 def _chunks(raw: HTTPResponse) -> Iterator[bytes]:
@@ -383,18 +375,12 @@ def _chunks(raw: HTTPResponse) -> Iterator[bytes]:
     stream that the upstream ends by closing.
     """
     try:
-        while chunk := raw.read1(_READ_SIZE, decode_content=False):
+        while chunk := raw.read1(_PIECE_SIZE, decode_content=False):
             yield chunk
     except urllib3_errors.ReadTimeoutError as error:
         raise UpstreamTruncated(ended="stream_idle_timeout") from error
     except (urllib3_errors.HTTPError, OSError, http.client.HTTPException) as error:
         raise UpstreamTruncated from error
-
-
-def _speaks_within(raw: HTTPResponse) -> Callable[[float], bool]:
-    answer = raw._original_response
-    assert isinstance(answer, Answer)
-    return answer.speaks_within
 
 
 def _close(raw: HTTPResponse) -> None:
@@ -405,6 +391,8 @@ def _close(raw: HTTPResponse) -> None:
 def _peer(raw: HTTPResponse) -> tuple[str, int] | None:
     connection = raw.connection
     sock = getattr(connection, "sock", None)
+    if isinstance(sock, SSLTransport):
+        sock = sock.socket
     if sock is None:
         return None
     try:
@@ -414,18 +402,12 @@ def _peer(raw: HTTPResponse) -> tuple[str, int] | None:
     return str(address[0]), int(address[1])
 
 
-def _no_address() -> UpstreamError:
-    return UpstreamError(
-        "name resolution failed", status=503, ended="dns", sent=False, hopeless=True
-    )
-
-
 def _upstream_error(error: Exception) -> UpstreamError:
     """Say what failed in Kong's words; the cause's own text may hold a secret."""
     if isinstance(error, urllib3_errors.ProxyError):
         error = error.original_error
     if isinstance(error, (urllib3_errors.NameResolutionError, socket.gaierror)):
-        return _no_address()
+        return no_address()
     # NewConnectionError is a kind of ConnectTimeoutError to urllib3: ask for it first.
     if isinstance(error, urllib3_errors.NewConnectionError):
         return UpstreamError(ended="connect", sent=False)

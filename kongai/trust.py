@@ -59,8 +59,11 @@ class Trust:
 
     def look_at(self, exchange: Exchange) -> None:
         """Say of an exchange whether its peer is trusted, and who the client is."""
-        exchange.trusted = self.trusts(exchange.peer_ip)
-        exchange.real_ip = self.client_ip(exchange.peer_ip, exchange.headers)
+        peer = exchange.peer_ip
+        exchange.real_ip = peer
+        if self._networks and self.trusts(peer):
+            exchange.trusted = True
+            exchange.real_ip = self.client_ip(peer, exchange.headers)
 
     def client_ip(self, peer: str, headers: Headers) -> str:
         """The client's address, by what its peer says if it is trusted."""

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import http.client
-import re
 import select
 import socket
 import time
 from contextlib import suppress
 from typing import Any
 
-_MAX_INTERIM_ANSWERS = 10
+from kongai.http1_answer import (
+    MAX_HEAD,
+    MAX_INTERIM_ANSWERS,
+    is_field,
+    is_framing_clear,
+)
+
 _MAX_LINE = 65536
 """Bytes of a line of a head, which are the standard library's limit."""
-_MAX_HEAD = 65536
-"""Bytes of a head; the standard library would take 100 such lines."""
 _END = (b"\r\n", b"\n")
 _CHUNK_END = b"\r\n"
-# A field that is continued in another line begins with a blank, and is no longer HTTP
-# (RFC 9112, section 5.2).
-_FIELD = re.compile(rb"(?:[^\x00-\x20\x7f:]+:[^\x00\r\n]*)?\r?\n")
 
 
 class Malformed(http.client.HTTPException):
@@ -54,14 +54,15 @@ class _Lines:
             self._socket.settimeout(left)
         self.last = self._read(limit)
         self._size += len(self.last)
-        if self._size > _MAX_HEAD:
+        if self._size > MAX_HEAD:
             raise Malformed("the head is too large")
         whole = self.last.endswith(b"\n")
         self._in_status = self._next_is_status
-        if whole and not self._in_status and not _FIELD.fullmatch(self.last):
-            raise Malformed("not a header")
         # The library's own skipping of a 100 goes on to another status line.
         self._next_is_status = self.last in _END
+        in_fields = whole and not self._in_status and not self._next_is_status
+        if in_fields and not is_field(self.last):
+            raise Malformed("not a header")
         return self.last
 
     def broken_off(self) -> bool:
@@ -140,7 +141,7 @@ class Answer(http.client.HTTPResponse):
                 self.fp = stream
 
     def _find_final_head(self, lines: _Lines) -> None:
-        for _ in range(_MAX_INTERIM_ANSWERS):
+        for _ in range(MAX_INTERIM_ANSWERS):
             self._read_head(lines)
             if self.status >= 200:
                 return
@@ -165,12 +166,7 @@ class Answer(http.client.HTTPResponse):
 
 
 def _check_framing(head: http.client.HTTPMessage) -> None:
-    """A body whose end two readers might see in two places is refused, as by nginx."""
     lengths = head.get_all("Content-Length", [])
     codings = head.get_all("Transfer-Encoding", [])
-    if (
-        len(lengths) + len(codings) > 1
-        or not all(length.isascii() and length.isdigit() for length in lengths)
-        or not all(coding.lower() == "chunked" for coding in codings)
-    ):
+    if not is_framing_clear(lengths, codings):
         raise Malformed("ambiguous length")

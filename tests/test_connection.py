@@ -866,6 +866,33 @@ def test_read1_takes_what_has_come() -> None:
     assert parts == [b"hello", b"world"]
 
 
+def test_lines_may_be_read_in_part() -> None:
+    read: list[object] = []
+
+    def application(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        stream = environ["wsgi.input"]
+        read.append([stream.readline(2), stream.readline(5), stream.readline(0)])
+        read.append(stream.readlines(4))
+        read.append(stream.readline(None))
+        read.append(stream.read1())
+        return saying([b"ok"], "200 OK", length(2))(environ, start_response)
+
+    sent = post(b"one\ntwo\nthree\nfour\nfive")
+    with served(application) as wire:
+        for part in (sent[:-22], sent[-22:-17], sent[-17:]):
+            wire.send(part)
+            time.sleep(0.01)
+        assert wire.answer().body == b"ok"
+    assert read == [
+        [b"on", b"e\n", b""],
+        [b"two\n"],
+        b"three\n",
+        b"four\nfive",
+    ]
+
+
 def test_an_upgrade_that_is_asked_for_is_named_as_the_connections() -> None:
     wanted = saying(
         (b"tls",), "426 Upgrade Required", ("Upgrade", "TLS/1.2"), length(3)

@@ -12,6 +12,7 @@ from kongai.http1 import (
     MAX_HEAD_SIZE,
     MAX_HEADERS,
     MAX_LINE_SIZE,
+    KnownNames,
     Message,
     RequestParser,
 )
@@ -474,12 +475,22 @@ def test_the_next_head_does_not_count_the_body_before_it() -> None:
     assert len(parse(chop(stream, len(post), len(stream) - 10))) == 2
 
 
-def test_a_header_is_found_by_its_name_in_any_case() -> None:
-    parser = RequestParser()
-    parser.feed(request(b"X-ONE: 1", b"X-One: 2"))
-    [message] = parser.messages
-    assert message.header("x-one") == "1"
-    assert message.header("other") is None
+def test_of_names_only_some_short_ones_are_kept() -> None:
+    asked: list[str] = []
+
+    def look_at(name: str) -> int:
+        asked.append(name)
+        return len(name)
+
+    names = KnownNames(look_at)
+    assert [names["abc"], names["abc"], names["ab"]] == [3, 3, 2]
+    assert asked == ["abc", "ab"]
+    assert [names["x" * 1000], names["x" * 1000]] == [1000, 1000]
+    assert set(names) == {"abc", "ab"}
+    for number in range(5000):
+        assert names[f"x{number}"] == len(f"x{number}")
+    assert len(names) < 2000
+    assert names["abc"] == 3
 
 
 def test_a_head_is_written_in_order() -> None:
@@ -513,3 +524,31 @@ def test_a_body_does_not_vouch_for_the_next_line(framing: bytes, line: bytes) ->
         parser.feed(first + line + b"\r\nHost: a\r\n\r\n")
     assert refused.value.status == 400
     assert [message.complete for message in parser.messages] == [True]
+
+
+@pytest.mark.parametrize("line", [b"POST /zz RTSP/1.0", b"POST  /zz HTTP/1.0"])
+@pytest.mark.parametrize("before", [b"", request(), chunked(b"1\r\nx\r\n0\r\n\r\n")])
+@pytest.mark.parametrize("empty", [b"", b"\r\n"])
+def test_a_body_does_not_vouch_for_its_own_line(
+    line: bytes, before: bytes, empty: bytes
+) -> None:
+    body = b"POST /zz HTTP/1.0\r\n"
+    data = before + empty + line + b"\r\nContent-Length: 19\r\n\r\n" + body
+    assert (
+        fate([data]) == fate(singly(data)) == (parse([before]) if before else [], 400)
+    )
+
+
+def test_lines_that_look_like_requests_hide_none() -> None:
+    """In fields, trailers and bodies before it, with any cut."""
+    like = b"GET  /x RTSP/1.0"
+    before = [
+        request(b"X: " + like, b"Y: 1"),
+        chunked(b"0\r\nX: " + like + b"\r\n\r\n"),
+        chunked(b"12;" + b"a=b" + b"\r\n" + like + b"\r\n\r\n0\r\n\r\n"),
+        request(b"Content-Length: 18", line=b"POST / HTTP/1.1") + like + b"\r\n",
+    ]
+    data = b"".join(before) + request()
+    assert [one.target for one in parse([data])] == ["/"] * 5
+    for cut in range(1, len(data)):
+        assert len(parse([data[:cut], data[cut:]])) == 5, f"cut at {cut}"

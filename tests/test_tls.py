@@ -23,8 +23,9 @@ from kongai.entities import CACertificate, Certificate, Target, Upstream
 from kongai.errors import UpstreamError
 from kongai.exchange import UpstreamRequest
 from kongai.testing import ListSink
-from kongai.tls import TLS, check_depth
-from kongai.transport import RequestsTransport, tls_context
+from kongai.tls import TLS, check_depth, tls_context
+from kongai.transport import Transport
+from tests.conftest import TransportClass
 from tests.live.ports import Listener
 
 # Good for nothing but these tests. `server.pem` is for `localhost` and signed by the
@@ -92,8 +93,8 @@ def tls_server(
 
 
 @pytest.fixture
-def sender() -> Iterator[RequestsTransport]:
-    made = RequestsTransport()
+def sender(transport_class: TransportClass) -> Iterator[Transport]:
+    made = transport_class()
     yield made
     made.close()
 
@@ -114,7 +115,7 @@ def asking(port: int, host: str = "localhost", **fields: Any) -> UpstreamRequest
     )
 
 
-def ask(sender: RequestsTransport, port: int, **fields: Any) -> dict[str, Any]:
+def ask(sender: Transport, port: int, **fields: Any) -> dict[str, Any]:
     """The answer's own account of how it was asked."""
     response = sender.send(asking(port, **fields))
     try:
@@ -124,7 +125,7 @@ def ask(sender: RequestsTransport, port: int, **fields: Any) -> dict[str, Any]:
     return found
 
 
-def refuse(sender: RequestsTransport, port: int, **fields: Any) -> UpstreamError:
+def refuse(sender: Transport, port: int, **fields: Any) -> UpstreamError:
     """It does not come to an exchange, and trying again would be in vain."""
     with pytest.raises(UpstreamError) as caught:
         sender.send(asking(port, **fields))
@@ -139,7 +140,7 @@ def refuse(sender: RequestsTransport, port: int, **fields: Any) -> UpstreamError
 
 
 def test_only_the_authorities_that_are_given_may_vouch(
-    sender: RequestsTransport,
+    sender: Transport,
 ) -> None:
     with tls_server() as port:
         assert ask(sender, port, ca_certificates=[AUTHORITY])["client"] is None
@@ -158,20 +159,20 @@ def test_those_that_are_generally_trusted_are_not_where_some_are_given() -> None
     assert trusted(TLS(authorities=())) == []
 
 
-def test_notes_between_certificates_do_no_harm(sender: RequestsTransport) -> None:
+def test_notes_between_certificates_do_no_harm(sender: Transport) -> None:
     noted = CACertificate(cert=f"Für alle Fälle:\n{AUTHORITY.cert}\nEnde.\n")
     with tls_server() as port:
         assert ask(sender, port, ca_certificates=[noted])
 
 
-def test_a_name_is_verified_whoever_vouches(sender: RequestsTransport) -> None:
+def test_a_name_is_verified_whoever_vouches(sender: Transport) -> None:
     with tls_server() as port:
         refuse(sender, port, host="127.0.0.1", ca_certificates=[AUTHORITY])
 
 
 @pytest.mark.parametrize("authorities", [None, [], [OTHER]])
 def test_without_verification_any_certificate_will_do(
-    authorities: list[CACertificate] | None, sender: RequestsTransport
+    authorities: list[CACertificate] | None, sender: Transport
 ) -> None:
     with tls_server("far.pem") as port:
         for host in ("localhost", "127.0.0.1"):
@@ -189,7 +190,7 @@ def test_without_verification_any_certificate_will_do(
     ("certificate", "between"), [("server.pem", 0), ("far.pem", 1)]
 )
 def test_only_so_many_may_stand_between(
-    certificate: str, between: int, sender: RequestsTransport
+    certificate: str, between: int, sender: Transport
 ) -> None:
     with tls_server(certificate) as port:
         for depth in (None, *range(between, 3), 64):
@@ -220,7 +221,7 @@ def test_the_depth_is_that_of_tls_inside_of_tls_too() -> None:
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_service_that_asks_is_shown_the_certificate(
-    newest: ssl.TLSVersion, sender: RequestsTransport
+    newest: ssl.TLSVersion, sender: Transport
 ) -> None:
     with tls_server(demands=True, newest=newest) as port:
         asked = {"ca_certificates": [AUTHORITY]}
@@ -251,7 +252,7 @@ def test_what_openssl_takes_not_is_shown_to_nobody(
     cert: str,
     key: str,
     verify: bool | None,
-    sender: RequestsTransport,
+    sender: Transport,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -304,7 +305,7 @@ def test_no_text_of_ours_has_a_key() -> None:
     ids=["authorities", "certificate", "depth", "verification"],
 )
 def test_services_with_other_settings_share_no_connection(
-    other: dict[str, Any], sender: RequestsTransport
+    other: dict[str, Any], sender: Transport
 ) -> None:
     """Else one would be served over what the other trusts, or in its name."""
     one: dict[str, Any] = {"ca_certificates": [AUTHORITY]}
@@ -315,7 +316,7 @@ def test_services_with_other_settings_share_no_connection(
     assert first[0]["connection"] != first[1]["connection"]
 
 
-def test_equal_settings_share_connections(sender: RequestsTransport) -> None:
+def test_equal_settings_share_connections(sender: Transport) -> None:
     """Each a setting of its own: a file may be loaded again, or a service be there
     twice."""
     with tls_server() as port:
@@ -336,7 +337,7 @@ def test_equal_settings_share_connections(sender: RequestsTransport) -> None:
 
 
 def test_a_service_nobody_vouches_for_is_a_bad_gateway(
-    sender: RequestsTransport,
+    sender: Transport,
 ) -> None:
     records = ListSink()
     with tls_server() as port:

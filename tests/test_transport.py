@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,29 @@ import requests
 from kongai.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.names import AddressInfo, Names
+from kongai.socket_transport import SocketTransport
 from kongai.tls import TLS
-from kongai.transport import RequestsTransport
+from kongai.transport import RequestsTransport, Transport
+from tests.conftest import TransportClass
 from tests.live.ports import Listener, black_hole, closed_port
+from tests.live.tls_front import Front, relay
 from tests.live.upstream import Connection, FakeUpstream, Request
 from tests.live.waiting import wait_until
 
 SECRET = "c4nary-5f1d"
+# The one that the test is about at the moment.
+kind: TransportClass = RequestsTransport
+
+
+@pytest.fixture(autouse=True)
+def both(transport_class: TransportClass, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here is one of each transport."""
+    monkeypatch.setitem(globals(), "kind", transport_class)
+
+
+def only(*kinds: TransportClass) -> pytest.MarkDecorator:
+    """A test of what is inside of these."""
+    return pytest.mark.parametrize("transport_class", kinds, indirect=True)
 
 
 def asking(
@@ -48,8 +64,8 @@ def asking(
 
 
 @contextmanager
-def transport(**options: Any) -> Iterator[RequestsTransport]:
-    made = RequestsTransport(**options)
+def transport(**options: Any) -> Iterator[Any]:
+    made = kind(**options)
     try:
         yield made
     finally:
@@ -148,9 +164,11 @@ def test_what_the_client_says_of_itself_is_kept(name: str, value: str) -> None:
 )
 def test_a_clients_header_that_reads_like_an_instruction(name: str) -> None:
     """urllib3 leaves out, or refuses, a header that has this value."""
-    headers = [("X-B", "1"), (name, "@@@SKIP_HEADER@@@"), ("Via", "2")]
+    odd = (name, "@@@SKIP_HEADER@@@")
+    headers = [("X-B", "1"), odd, ("Via", "2")]
     [request] = seen(lambda upstream: asking(upstream, headers=headers))
-    assert list(request.headers) == [("Host", "a"), ("X-B", "1"), ("Via", "2")]
+    passed = [odd] if kind is SocketTransport else []
+    assert list(request.headers) == [("Host", "a"), ("X-B", "1"), *passed, ("Via", "2")]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -592,7 +610,7 @@ def check(
     assert SECRET not in repr(error)
 
 
-def failure(sender: RequestsTransport, request: UpstreamRequest) -> UpstreamError:
+def failure(sender: Transport, request: UpstreamRequest) -> UpstreamError:
     request.target = f"/{SECRET}?key={SECRET}"
     request.headers.append(("x-api-key", SECRET))
     with pytest.raises(UpstreamError) as caught:
@@ -987,7 +1005,7 @@ def tls_upstream(
         assert not thread.is_alive()
 
 
-def refuse(sender: RequestsTransport, port: int, host: str, verify: bool | str) -> None:
+def refuse(sender: Transport, port: int, host: str, verify: bool | str) -> None:
     """The upstream's certificate is not good enough, and will not get any better."""
     error = failure(sender, asking(port, scheme="https", host=host, verify=verify))
     check(error, UpstreamError, 502, "tls", sent=False)
@@ -1036,6 +1054,7 @@ def test_the_environment_vouches_for_nobody(
         refuse(sender, port, "localhost", verify=True)
 
 
+@only(RequestsTransport)
 def test_the_authorities_are_those_that_requests_brings_along(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -1051,6 +1070,7 @@ def test_the_authorities_are_those_that_requests_brings_along(
     assert context.check_hostname
 
 
+@only(RequestsTransport)
 def test_a_pool_is_complete_before_another_thread_can_find_it() -> None:
     found: list[tuple[bool, Any]] = []
 
@@ -1067,6 +1087,7 @@ def test_a_pool_is_complete_before_another_thread_can_find_it() -> None:
     assert found == [(True, 3)]
 
 
+@only(RequestsTransport)
 def test_authorities_are_loaded_once() -> None:
     with tls_upstream() as (port, bundle), transport() as sender:
         request = asking(port, scheme="https", host="localhost", verify=bundle)
@@ -1185,6 +1206,60 @@ def test_a_connection_over_tls_that_ends_under_the_request(
         error = failure(sender, asking(port, **asked))
     check(error, UpstreamError, 502, "upstream_protocol", sent=True)
     assert error.stale is used
+
+
+@contextmanager
+def tunnels(over_tls: bool) -> Iterator[tuple[str, list[bytes]]]:
+    """A corporate proxy for `localhost`, and the heads that it is sent."""
+    heads: list[bytes] = []
+
+    def lead(sock: socket.socket) -> None:
+        with sock, sock.makefile("rb") as stream:
+            lines = []
+            while (line := stream.readline()) not in (b"\r\n", b""):
+                lines.append(line)
+            heads.append(b"".join(lines))
+            port = int(lines[0].split()[1].rpartition(b":")[2])
+            sock.sendall(b"HTTP/1.1 200 Connection established\r\nVia: p\r\n\r\n")
+            there = socket.create_connection(("127.0.0.1", port))
+            with there, suppress(ConnectionError):  # who does not trust us leaves
+                relay(sock, there)
+
+    def accepted(sock: socket.socket) -> None:
+        threads.append(threading.Thread(target=lead, args=(sock,), daemon=True))
+        threads[-1].start()
+
+    threads: list[threading.Thread] = []
+    with Listener(accepted) as listener, Front(listener.port) as front:
+        scheme, port = ("https", front.port) if over_tls else ("http", listener.port)
+        yield f"{scheme}://user:pass@localhost:{port}", heads
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("over_tls", [False, True], ids=["http", "https"])
+def test_a_proxy_leads_to_an_upstream_over_tls(
+    over_tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else nobody vouches for the proxy.
+    monkeypatch.setattr("certifi.where", lambda: str(AUTHORITY))
+    body = b"x" * 50_000
+    with (
+        tls_upstream(body) as (port, _),
+        tunnels(over_tls) as (url, heads),
+        transport(proxies={"https": url}) as sender,
+    ):
+        for _ in range(2):
+            response = sender.send(asking(port, scheme="https", host="localhost"))
+            assert response.peer is not None
+            assert read(response) == body
+        refuse(sender, port, "127.0.0.1", verify=True)
+    assert len(heads) == 2
+    first, *fields = heads[0].decode().splitlines()
+    assert first in (f"CONNECT localhost:{port} HTTP/1.{minor}" for minor in (0, 1))
+    assert "Proxy-Authorization: Basic dXNlcjpwYXNz" in fields
+    assert not any(field.lower().startswith(("user-agent", "x-")) for field in fields)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 403 No\r\n\r\n", b"SSH-2\r\n"])

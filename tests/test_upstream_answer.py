@@ -9,10 +9,19 @@ import pytest
 from kongai.errors import UpstreamError, UpstreamTimeout
 from kongai.exchange import UpstreamRequest, UpstreamResponse
 from kongai.transport import RequestsTransport
+from tests.conftest import TransportClass
 from tests.live.upstream import Connection, FakeUpstream, Request
 
 OK = b"HTTP/1.1 200 OK\r\n"
 END = b"Content-Length: 0\r\n\r\n"
+# The one that the test is about at the moment.
+kind: TransportClass = RequestsTransport
+
+
+@pytest.fixture(autouse=True)
+def both(transport_class: TransportClass, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is an answer to one transport is one to the other."""
+    monkeypatch.setitem(globals(), "kind", transport_class)
 
 
 def answer(
@@ -33,7 +42,7 @@ def answer(
         head = [("Host", "h")]
         asked = UpstreamRequest("GET", "http", "127.0.0.1", port, "/", head)
         asked.read_timeout = timeout
-        transport = RequestsTransport()
+        transport = kind()
         try:
             response = transport.send(asked)
         except UpstreamError as error:

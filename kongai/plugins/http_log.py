@@ -169,12 +169,12 @@ class _Sender:
     """Sends batches over a transport of its own, on the queue's thread."""
 
     def __init__(self, config: HttpLogConfig, *, as_array: bool) -> None:
-        # requests is slow to import, and not needed before there is a record.
-        from kongai.transport import RequestsTransport
+        # It is slow to import, and not needed before there is a record.
+        from kongai.socket_transport import SocketTransport
 
         self._config = config
         self._as_array = as_array
-        self._transport = RequestsTransport(pool_size=1)
+        self._transport = SocketTransport(pool_size=1)
         self._used = time.monotonic()
 
     def send(self, entries: Sequence[bytes]) -> None:

@@ -118,7 +118,7 @@ class _Sender:
         try:
             if self._context is None:
                 # requests, which brings the authorities, is slow to import.
-                from kongai.transport import tls_context
+                from kongai.tls import tls_context
 
                 self._context = tls_context(config.ssl_verify)
             return self._context.wrap_socket(

@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 SERVE = Path(__file__).resolve().parents[2] / "bin" / "kongai-serve"
+TRANSPORT_VARIABLE = "KONGAI_TEST_TRANSPORT"
+"""Names the transport of all gateways here; without it they have their own default."""
 LOG_PATH = "$LOG_PATH"  # in a config: the log file of the Gateway that runs it
 _LISTENING = re.compile(r"listening on (http://[^\s\"']+).*\n")
 
@@ -107,7 +109,10 @@ class Gateway:
         self.directory = Path(self._directory.name)
         self.log_path = self.directory / "exchanges.json"
         self._stderr_path = self.directory / "stderr.txt"
-        self._command = [sys.executable, str(SERVE), "--port", "0", *args]
+        self._command = [sys.executable, str(SERVE), "--port", "0"]
+        if transport := os.environ.get(TRANSPORT_VARIABLE):
+            self._command += ["--transport", transport]
+        self._command += args
         if config is not None:
             path = self.directory / "kong.yml"
             path.write_text(config.replace(LOG_PATH, str(self.log_path)), "utf-8")

@@ -85,16 +85,17 @@ class Front:
             for sock in (client, upstream):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                _relay(client, upstream)
+                relay(client, upstream)
             except OSError:
                 reset(client)
                 reset(upstream)
 
 
-def _relay(client: ssl.SSLSocket, upstream: socket.socket) -> None:
+def relay(client: socket.socket, upstream: socket.socket) -> None:
     """Pass bytes on in both directions until one side has closed."""
     while True:
-        readable: list[socket.socket] = [client] if client.pending() else []
+        there = isinstance(client, ssl.SSLSocket) and client.pending()
+        readable = [client] if there else []
         if not readable:
             readable, _, _ = select.select([client, upstream], [], [])
         for source, sink in ((client, upstream), (upstream, client)):
