@@ -19,10 +19,10 @@ from kongai.entities import Route
 from kongai.error_bodies import JSON, accepted, error_body
 from kongai.errors import GatewayError, HTTPSRequired, RequestRejected, as_answer
 from kongai.exchange import Exchange, UpstreamResponse
+from kongai.header_list import HeaderList
 from kongai.incoming import mount_point
 
 _logger = logging.getLogger("kongai")
-_SERVER = (("Server", forwarding.SERVER),)
 
 
 def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
@@ -30,14 +30,12 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
     exchange.upstream_response = upstream
     exchange.to_close.append(upstream.close)
     exchange.source = "upstream"
-    headers = forwarding.response_headers(upstream.headers)
     timings, now = exchange.timings, time.perf_counter()
-    headers.put(
+    headers = forwarding.response_headers(
+        upstream.headers,
         ("X-Kong-Upstream-Latency", str(timings.proxy(now))),
         ("X-Kong-Proxy-Latency", str(timings.kong(now))),
-        ("Via", forwarding.appended_via(headers)),
         ("X-Kong-Request-Id", exchange.id),
-        unless_there=_SERVER,
     )
     for cookie in exchange.set_cookies:
         headers.add("Set-Cookie", cookie)
@@ -49,8 +47,7 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
     phrase = upstream.reason
     if not phrase or not phrase.isprintable():
         phrase = forwarding.reason_phrase(upstream.status)
-    status = f"{upstream.status} {phrase}"
-    exchange.response = _Relayed(status=status, headers=headers)
+    exchange.response = _PassedOn(upstream.status, phrase, headers)
     return upstream.chunks
 
 
@@ -61,10 +58,7 @@ def check_head(exchange: Exchange) -> None:
         GatewayError: there is a character in it that HTTP's heads can't carry.
     """
     assert exchange.response is not None
-    headers = exchange.response.headers
-    if "".join([value for _, value in headers]).isascii():
-        return
-    for name, value in headers:
+    for name, value in exchange.response.headers:
         if not value.isascii() and max(value) > "\xff":
             _logger.error("the value of the header %s is not Latin-1", name)
             raise GatewayError
@@ -74,6 +68,21 @@ class _Relayed(Response):
     """An answer without the content type that Werkzeug gives to those without one."""
 
     default_mimetype = None
+
+
+class _PassedOn(_Relayed):
+    """An answer with a head that is known to be good, and a body that is not its own.
+
+    It sets what Werkzeug's constructor sets, which looks at everything anew and takes
+    longer than all else that becomes of a head.
+    """
+
+    def __init__(self, status: int, phrase: str, headers: HeaderList) -> None:
+        self.headers = headers
+        self._status, self._status_code = f"{status} {phrase}", status
+        self.response: list[bytes] = []
+        self.direct_passthrough = False
+        self._on_close = []
 
 
 def own(exchange: Exchange, response: Response) -> Iterator[bytes]:

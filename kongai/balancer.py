@@ -106,8 +106,9 @@ def forward(
         exchange.headers if headers is None else headers,
         body,
     )
-    service = exchange.service or _NO_SERVICE
-    return retrying(repeat(request), service.retries)
+    match = exchange.match
+    service = match.service if match is not None else None
+    return retrying(repeat(request), (service or _NO_SERVICE).retries)
 
 
 def _request(
@@ -117,7 +118,8 @@ def _request(
     headers: Headers,
     body: bytes | None = None,
 ) -> UpstreamRequest:
-    service = exchange.service or _NO_SERVICE
+    match = exchange.match
+    service = (match.service if match is not None else None) or _NO_SERVICE
     head = forwarding.request_headers(exchange, headers, address.host_header)
     return UpstreamRequest(
         method=exchange.method,

@@ -39,7 +39,10 @@ class Body:
     _closed = True
 
     def __init__(
-        self, exchange: Exchange, chunks: Iterator[bytes], finish: Callable[[], None]
+        self,
+        exchange: Exchange,
+        chunks: Iterator[bytes],
+        finish: Callable[[Exchange], None],
     ) -> None:
         self._exchange = exchange
         self._chunks = chunks
@@ -47,17 +50,33 @@ class Body:
         self._cut = False
         response = exchange.response
         assert response is not None
-        head = {name.lower(): value for name, value in reversed(list(response.headers))}
-        self.is_stream = is_event_stream(head.get("content-type"))
-        self._framed = "content-length" not in head
-        self._can_add_event = (
-            self.is_stream and self._framed and "content-encoding" not in head
-        )
+        kind, framed, plain = None, True, True
+        for name, value in response.headers:
+            lower = name.lower()
+            if lower == "content-type":
+                kind = value if kind is None else kind
+            elif lower == "content-length":
+                framed = False
+            elif lower == "content-encoding":
+                plain = False
+        self.is_stream = is_event_stream(kind)
+        self._framed = framed
+        self._can_add_event = self.is_stream and framed and plain
         # What has no body is complete as it is, and a server need not ask for it.
         self._complete = exchange.method == "HEAD" or response.status_code in _NO_BODY
         if self._complete:
             self._chunks = iter(())
         self._closed = False
+
+    def is_whole(self) -> bool:
+        """Whether all that is still to be read is here already.
+
+        Who sends it can then send it at once.
+        """
+        upstream = self._exchange.upstream_response
+        if upstream is None or upstream.whole is None:
+            return False
+        return self._exchange.source == "upstream" and upstream.whole()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -96,7 +115,7 @@ class Body:
         try:
             self._close_chunks()
         finally:
-            self._finish()
+            self._finish(exchange)
 
     def __del__(self) -> None:
         # An application that embeds the gateway may drop an answer unclosed.
@@ -122,7 +141,9 @@ class Body:
         # A generator that never started does not run its `finally`; the upstream is
         # therefore closed by name in the log phase.
         try:
-            getattr(self._chunks, "close", lambda: None)()
+            close = getattr(self._chunks, "close", None)
+            if close is not None:
+                close()
         except Exception as error:
             _logger.error("%s; request %s", whereabouts(error), self._exchange.id)
 

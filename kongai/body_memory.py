@@ -70,8 +70,8 @@ class Share:
             Overloaded: there are not so many left.
             RequestRejected: there never are.
         """
-        self.expect(size)
         if size > self._held:
+            self.expect(size)
             self._memory.take(size - self._held)
             self._held = size
 

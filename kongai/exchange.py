@@ -25,7 +25,7 @@ from kongai.errors import (
     RequestRejected,
     UpstreamError,
 )
-from kongai.incoming import body_stream, content_length, method_of
+from kongai.incoming import body_stream, content_length
 from kongai.log_fields import LogFields
 from kongai.plugin import NO_PLUGINS, Chain, Plugin
 from kongai.tls import TLS, USUAL
@@ -88,6 +88,9 @@ class UpstreamResponse:
     speaks_within: Callable[[float], bool] | None = None
     """Waits for so many seconds, and says whether something came; None where the
     transport can only wait until it does."""
+    whole: Callable[[], bool] | None = None
+    """Whether all of the body has come, so that nothing of it has to be waited for;
+    None where the transport can't tell."""
 
 
 @dataclass(slots=True)
@@ -115,30 +118,51 @@ class Attempt:
     error: UpstreamError | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Timings:
-    """When things happened, in seconds of a monotonic clock; `started_at` in ms."""
+    """When things happened, in seconds of a monotonic clock; `started_at` in ms.
 
-    started_at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    Made without arguments it begins now.
+    """
+
+    started_at: int
     """Milliseconds since the epoch."""
-    start: float = field(default_factory=time.perf_counter)
-    sent: float | None = None
+    start: float
+    sent: float | None
     """When the (last) request went to the upstream."""
-    answered: float | None = None
+    answered: float | None
     """When the upstream's status and headers were there."""
-    received: float | None = None
+    received: float | None
     """When the upstream's body had ended."""
-    end: float | None = None
+    end: float | None
+
+    def __init__(
+        self,
+        started_at: int | None = None,
+        start: float | None = None,
+        sent: float | None = None,
+        answered: float | None = None,
+        received: float | None = None,
+        end: float | None = None,
+    ) -> None:
+        if started_at is None:
+            started_at = time.time_ns() // 1_000_000
+        self.started_at = started_at
+        self.start = time.perf_counter() if start is None else start
+        self.sent, self.answered, self.received = sent, answered, received
+        self.end = end
 
     def kong(self, now: float) -> int:
         """Milliseconds the gateway took before it asked the upstream, or until now."""
-        return milliseconds(self.start, now if self.sent is None else self.sent)
+        until = now if self.sent is None else self.sent
+        return max(0, int((until - self.start) * 1000))
 
     def proxy(self, now: float) -> int:
         """Milliseconds it has waited for the upstream; -1 if it did not ask."""
         if self.sent is None:
             return -1
-        return milliseconds(self.sent, now if self.answered is None else self.answered)
+        until = now if self.answered is None else self.answered
+        return max(0, int((until - self.sent) * 1000))
 
 
 def milliseconds(start: float | None, end: float | None) -> int:
@@ -232,8 +256,9 @@ class Exchange:
     """What is to be closed by name when the exchange ends, however it ends."""
 
     def __post_init__(self) -> None:
-        self.method = method_of(self.request)
-        self.content_length = content_length(self.request)
+        environ = self.request.environ
+        self.method = environ.get("REQUEST_METHOD", "GET").upper()
+        self.content_length = content_length(environ)
         _, mark, query = self.target.partition("?")
         self.query = query.partition("#")[0] if mark else None
 
@@ -246,7 +271,8 @@ class Exchange:
             try:
                 self.to_close.pop()()
             finally:
-                self.let_go()
+                if self.to_close:
+                    self.let_go()
 
     def authenticate(
         self, consumer: Consumer, credential: KeyAuthCredential | None

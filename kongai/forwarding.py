@@ -75,7 +75,8 @@ _PHRASES = {
 _NOT_PASSED_ON = _HOP_BY_HOP | _SET_BY_US
 _LOOKED_AT = frozenset({"te", "via", "x-forwarded-for"})
 _FOR_THIS_HOP = _HOP_BY_HOP | _TO_NGINX
-_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_unsendable = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+_NOTHING: frozenset[str] = frozenset()
 
 
 def request_headers(
@@ -90,7 +91,7 @@ def request_headers(
     """
     environ = exchange.request.environ
     protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2]
-    mount = mount_point(environ)
+    mount = mount_point(environ) if environ.get("SCRIPT_NAME") else ""
     headers = [("Host", host), ("Connection", "keep-alive")]
     # The client's values of what is ours to set, under names in lower case.
     given: dict[str, list[str]] = {}
@@ -159,19 +160,37 @@ def framed_body(
     return None
 
 
-def response_headers(upstream: Iterable[tuple[str, str]]) -> HeaderList:
-    """The upstream's answer head as the client gets it, before ours are added.
+def response_headers(
+    upstream: Iterable[tuple[str, str]], *ours: tuple[str, str]
+) -> HeaderList:
+    """The upstream's answer head as the client gets it.
 
     A value that HTTP can't carry (a control character) is left out with its field.
+
+    Args:
+        upstream: the head as it came.
+        ours: fields to add, each in the place of the upstream's own, if it has one.
+            `Via` and `Server` need not be among them.
     """
-    received = list(upstream)
-    if _UNSENDABLE.search("".join([value for _, value in received])):
-        received = [pair for pair in received if not _UNSENDABLE.search(pair[1])]
-    kept = [pair for pair in received if pair[0].lower() not in _FOR_THIS_HOP]
-    if len(kept) < len(received):
-        named = named_by_connection(received)
-        kept = [pair for pair in kept if pair[0].lower() not in named]
-    return HeaderList.of(kept)
+    kept, names, for_this_hop = [], set(), _NOTHING
+    for field in upstream:
+        name = field[0].lower()
+        if name == "connection":
+            for_this_hop |= named_by_connection((field,))
+        elif name not in _FOR_THIS_HOP and not _unsendable(field[1]):
+            kept.append(field)
+            names.add(name)
+    if for_this_hop:
+        kept = [field for field in kept if field[0].lower() not in for_this_hop]
+        names -= for_this_hop
+    headers, via = HeaderList.of(kept), VIA
+    if "via" in names:
+        via = _appended(", ".join(headers.getlist("via")), VIA)
+    if "server" in names:
+        headers.put(*ours, ("Via", via), known=names)
+    else:
+        headers.put(*ours, ("Via", via), ("Server", SERVER), known=names)
+    return headers
 
 
 def host_header(scheme: str, host: str, port: int) -> str:
@@ -197,13 +216,6 @@ def reason_phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Unknown"
-
-
-def appended_via(headers: Headers) -> str:
-    """The Via value of an answer that passed through here."""
-    if "via" not in headers:
-        return VIA
-    return _appended(", ".join(headers.getlist("via")), VIA)
 
 
 def _forwarded_for(exchange: Exchange, fields: Iterable[str]) -> str:

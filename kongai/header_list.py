@@ -6,7 +6,7 @@ not there by way of an exception. On every exchange that costs more than routing
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 from werkzeug.datastructures import Headers
@@ -28,23 +28,19 @@ class HeaderList(Headers):
         made._list = list(fields)
         return made
 
-    def put(
-        self, *fields: tuple[str, str], unless_there: tuple[tuple[str, str], ...] = ()
-    ) -> None:
-        """Set fields, each to a value that is known to be good.
+    def put(self, *fields: tuple[str, str], known: Set[str] | None = None) -> None:
+        """Set fields, each to a value that is known to be good, as `set` does.
 
         Args:
-            fields: what to set, as `set` does.
-            unless_there: what to set only where there is none of its name.
+            fields: what to set; no two of one name.
+            known: the names that are there, in lower case, for who knows them.
         """
-        there = {name.lower() for name, _ in self._list}
+        if known is None:
+            known = {name.lower() for name, _ in self._list}
         for field in fields:
-            if field[0].lower() in there:
+            if field[0].lower() in known:
                 self.set(*field)
             else:
-                self._list.append(field)
-        for field in unless_there:
-            if field[0].lower() not in there:
                 self._list.append(field)
 
     def get(  # type: ignore[override]

@@ -39,18 +39,12 @@ class ClientRequest(Request):
         return getattr(self, name)
 
 
-def method_of(request: Request) -> str:
-    """The method of a request, in upper case."""
-    method: str = request.environ.get("REQUEST_METHOD", "GET")
-    return method.upper()
-
-
-def content_length(request: Request) -> int | None:
+def content_length(environ: WSGIEnvironment) -> int | None:
     """The length of the body that is announced; None if none is, or it is chunked."""
-    environ = request.environ
-    given, coding = environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
+    given = environ.get("CONTENT_LENGTH")
     if given is None:
         return None
+    coding = environ.get("HTTP_TRANSFER_ENCODING")
     if coding is None and given.isascii() and given.isdecimal():
         # As nearly always; Werkzeug takes longer to say the same.
         return int(given)
@@ -131,9 +125,9 @@ def raw_target(environ: dict[str, Any]) -> str:
     if not raw.startswith("/"):
         raw = origin_form(raw)
     if raw.startswith("/"):
-        quoted = mount_point(environ)
-        if not quoted:
+        if not environ.get("SCRIPT_NAME"):
             return raw
+        quoted = mount_point(environ)
         if raw.startswith(quoted) and raw[len(quoted) : len(quoted) + 1] in "/?":
             below = raw[len(quoted) :]
             return below if below.startswith("/") else "/" + below
@@ -160,7 +154,7 @@ def scheme_of(request: Request) -> str:
 
 def tls_name(request: Request) -> str | None:
     """The name of the TLS handshake, empty if unknown; None for plain HTTP."""
-    if scheme_of(request) != "https":
+    if request.environ.get("wsgi.url_scheme") != "https":
         return None
     name: str = request.environ.get("SSL_TLS_SNI", "")
     return name

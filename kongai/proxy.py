@@ -211,8 +211,8 @@ class Proxy:
     ) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
         exchange = self.routed(incoming.ClientRequest(environ))
-        fallback = self._fallback_for(exchange)
-        if fallback is not None:
+        fallback = self._fallback
+        if fallback is not None and not (exchange.match or exchange.error):
             return fallback(environ, start_response)
         return self._respond(exchange, start_response)
 
@@ -240,10 +240,11 @@ class Proxy:
         self, exchange: Exchange, start_response: StartResponse
     ) -> Iterable[bytes]:
         body = self._run(exchange)
-        response = cast("Response", exchange.response)
+        response = exchange.response
+        assert response is not None
         try:
             write = start_response(response.status, response.headers.to_wsgi_list())
-            if body.is_stream:
+            if body.is_stream and not body.is_whole():
                 # Sends the head now: the first event may be a minute away.
                 write(b"")
         except BaseException:
@@ -265,8 +266,8 @@ class Proxy:
         # flask.request is a stand-in that is gone by the time the body streams.
         current = getattr(request, "_get_current_object", None)
         exchange = self.routed(current() if current else request)
-        fallback = self._fallback_for(exchange)
-        if fallback is not None:
+        fallback = self._fallback
+        if fallback is not None and not (exchange.match or exchange.error):
             return Response.from_app(fallback, exchange.request.environ)
         body = self._run(exchange)
         return answers.streamed(exchange, body)
@@ -274,7 +275,15 @@ class Proxy:
     def routed(self, request: Request) -> Exchange:
         """Begin an exchange: the request, and the route it takes, if any does."""
         exchange = self._begun(request)
-        self._route(exchange)
+        if self._unmatched.rewrite:
+            self._rewrite(exchange)
+        host, path, headers = exchange.host, exchange.path, exchange.headers
+        sni = incoming.tls_name(request)
+        match = self.router.match(exchange.method, host, path, headers, sni=sni)
+        if match is None or "http" in match.route.protocols:
+            exchange.match = match
+        else:
+            self._take_if_secure(exchange, match)
         refusal = incoming.objection(exchange.method, exchange.target)
         if refusal and (exchange.match or not self._fallback):
             exchange.match, exchange.error = None, exchange.error or refusal
@@ -295,28 +304,23 @@ class Proxy:
         self._trust.look_at(exchange)
         return exchange
 
-    def _route(self, exchange: Exchange) -> None:
-        """Find the route, after the plugins that may change what it is found by."""
+    def _rewrite(self, exchange: Exchange) -> None:
+        """Let the plugins change what the route is found by."""
         try:
             for rewrite in self._unmatched.rewrite:
                 rewrite(exchange)
         except BaseException as error:
             # It is raised again where there is a chain to record it.
             exchange.error = error
-        request, sni = exchange.request, incoming.tls_name(exchange.request)
-        match = self.router.match(
-            exchange.method, exchange.host, exchange.path, exchange.headers, sni=sni
-        )
-        if match and "http" not in match.route.protocols:
-            own = incoming.scheme_of(request)
-            if exchange.forwarded("X-Forwarded-Proto", own) != "https":
-                refusal = answers.https_required(exchange, match.route)
-                exchange.error = exchange.error or refusal
-                return
-        exchange.match = match
 
-    def _fallback_for(self, exchange: Exchange) -> WSGIApplication | None:
-        return None if exchange.match or exchange.error else self._fallback
+    def _take_if_secure(self, exchange: Exchange, match: Match) -> None:
+        """Take a route that is not for plain HTTP."""
+        own = incoming.scheme_of(exchange.request)
+        if exchange.forwarded("X-Forwarded-Proto", own) == "https":
+            exchange.match = match
+        else:
+            refusal = answers.https_required(exchange, match.route)
+            exchange.error = exchange.error or refusal
 
     def _run(self, exchange: Exchange) -> Body:
         """Take an exchange from its route to the head of its answer."""
@@ -332,7 +336,7 @@ class Proxy:
             exchange.ended = ended_by(gone)
             self._finish(exchange)
             raise
-        return Body(exchange, chunks, lambda: self._finish(exchange))
+        return Body(exchange, chunks, self._finish)
 
     def _answer(self, exchange: Exchange) -> Iterator[bytes]:
         if exchange.error is not None:
@@ -395,7 +399,8 @@ class Proxy:
 
     def _finish(self, exchange: Exchange) -> None:
         """The log phase: whatever happened, every plugin and sink gets its turn."""
-        _guarded(Exchange.let_go, exchange)
+        if exchange.to_close:
+            _guarded(Exchange.let_go, exchange)
         exchange.body_share.release()
         exchange.timings.end = time.perf_counter()
         for log in exchange.chain.log:

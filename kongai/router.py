@@ -73,6 +73,7 @@ class Router:
             key=rank,
         )
         self._index = Index(self._candidates)
+        self._asks_for_headers = self._index.asks_for_headers
         # Clients ask for few paths and ask often; finding a route takes a tenth of what
         # an exchange does.
         self._found: dict[tuple[str, str, str, str | None], Match | None] = {}
@@ -96,7 +97,7 @@ class Router:
             sni: the name of the TLS handshake, empty if there was none; None for plain
                 HTTP, for which a route's SNIs do not count.
         """
-        if self._index.asks_for_headers:
+        if self._asks_for_headers:
             return self._match(asked(method, host, path, headers.items(), sni), path)
         key = method, host, path, sni
         found: Match | None = self._found.get(key, _NOT_LOOKED_FOR)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from kongai import balancer
@@ -31,7 +30,10 @@ def send(exchange: Exchange, transport: Transport) -> UpstreamResponse:
         NoServiceFound: there is nowhere to send it.
         UpstreamError: no attempt gave an answer.
     """
-    plan = _plan(exchange)
+    choose = exchange.chain.balancer
+    plan = choose(exchange) if choose else None
+    if plan is None:
+        plan = balancer.to_service(exchange)
     choosing = time.perf_counter_ns()
     request = next(plan, None)
     if request is None:
@@ -55,12 +57,6 @@ def send(exchange: Exchange, transport: Transport) -> UpstreamResponse:
         raise attempt.error
     assert attempt.response is not None
     return attempt.response
-
-
-def _plan(exchange: Exchange) -> Generator[UpstreamRequest, Attempt, None]:
-    choose = exchange.chain.balancer
-    plan = choose(exchange) if choose else None
-    return plan if plan is not None else balancer.to_service(exchange)
 
 
 def _attempt(

@@ -59,8 +59,7 @@ class Trust:
 
     def look_at(self, exchange: Exchange) -> None:
         """Say of an exchange whether its peer is trusted, and who the client is."""
-        peer = exchange.peer_ip
-        exchange.real_ip = peer
+        exchange.real_ip = peer = exchange.peer_ip
         if self._networks and self.trusts(peer):
             exchange.trusted = True
             exchange.real_ip = self.client_ip(peer, exchange.headers)

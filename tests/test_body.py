@@ -47,7 +47,7 @@ class Chunks:
         if self.on_close is not None:
             raise self.on_close
 
-    def finish(self) -> None:
+    def finish(self, exchange: Exchange) -> None:
         self.steps.append("finished")
 
 
@@ -256,7 +256,7 @@ def test_a_client_that_leaves_while_chunks_close_costs_no_record() -> None:
 def test_chunks_need_not_be_a_generator() -> None:
     steps: list[str] = []
     exchange = body_of(Chunks())[0]
-    body = Body(exchange, iter([b"a"]), lambda: steps.append("finished"))
+    body = Body(exchange, iter([b"a"]), lambda _: steps.append("finished"))
     assert list(body) == [b"a"]
     body.close()
     assert steps == ["finished"]

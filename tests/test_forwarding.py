@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
-from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
@@ -15,7 +14,6 @@ from kongai.exchange import Exchange
 from kongai.forwarding import (
     SERVER,
     VIA,
-    appended_via,
     framed_body,
     host_header,
     request_headers as upstream_headers,
@@ -25,6 +23,8 @@ from kongai.incoming import client_headers, raw_target
 from kongai.router import Router
 
 Pairs = Sequence[tuple[str, str]]
+ADDED = [("Via", VIA), ("Server", SERVER)]
+"""What every answer gets, if its upstream does not say it."""
 
 
 def exchange(
@@ -136,7 +136,7 @@ def test_fields_that_connection_names_stop_here(connection: list[str]) -> None:
     assert values(found, "x-drop") + values(found, "x-also") == []
     assert values(found, "x-kept") == ["4"]
     answer = response_headers(headers)
-    assert list(answer) == [("X-Kept", "4")]
+    assert list(answer) == [("X-Kept", "4"), *ADDED]
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,23 @@ def test_every_gateway_on_the_way_is_named(
 
 
 def test_an_answer_names_every_gateway_on_its_way() -> None:
-    assert appended_via(Headers()) == VIA
-    several = Headers([("via", "1.1 a"), ("Via", "1.0 b")])
-    assert appended_via(several) == f"1.1 a, 1.0 b, {VIA}"
+    assert values(list(response_headers([])), "via") == [VIA]
+    several = [("via", "1.1 a"), ("Via", "1.0 b")]
+    named = values(list(response_headers(several)), "via")
+    assert named == [f"1.1 a, 1.0 b, {VIA}"]
+
+
+def test_an_answer_has_our_fields_in_the_place_of_the_upstreams() -> None:
+    upstream = [("x-id", "theirs"), ("server", "nginx"), ("X-Kept", "1")]
+    ours = [("X-Id", "ours"), ("X-New", "2")]
+    assert list(response_headers(upstream, *ours)) == [
+        ("X-Id", "ours"),
+        ("server", "nginx"),
+        ("X-Kept", "1"),
+        ("X-New", "2"),
+        ("Via", VIA),
+    ]
+    assert list(response_headers([])) == [("Via", VIA), ("Server", SERVER)]
 
 
 @pytest.mark.parametrize(
@@ -325,13 +339,15 @@ def test_the_head_of_an_answer() -> None:
         ("x-latin", "é"),
         ("Via", "1.1 google"),
     ]
-    assert list(response_headers(head)) == head
+    passed = list(response_headers(head))
+    assert passed[: len(head) - 1] == head[:-1]
+    assert passed[len(head) - 1 :] == [("Via", f"1.1 google, {VIA}"), ADDED[1]]
 
 
 @pytest.mark.parametrize("name", HOP_BY_HOP)
 def test_hop_by_hop_fields_of_an_answer_stop_here(name: str) -> None:
     kept = [("X-Kept", "1")]
-    assert list(response_headers([(name.lower(), "x"), *kept])) == kept
+    assert list(response_headers([(name.lower(), "x"), *kept])) == [*kept, *ADDED]
 
 
 @pytest.mark.parametrize(
@@ -339,13 +355,13 @@ def test_hop_by_hop_fields_of_an_answer_stop_here(name: str) -> None:
 )
 def test_what_an_upstream_tells_its_nginx_stops_here(name: str) -> None:
     kept = [("X-Accelerated", "1")]
-    assert list(response_headers([(name, "/internal"), *kept])) == kept
+    assert list(response_headers([(name, "/internal"), *kept])) == [*kept, *ADDED]
 
 
 @pytest.mark.parametrize("bad", ["a\r\nset-cookie: b", "a\nb", "a\rb", "a\0b", "\x7f"])
 def test_a_value_that_http_cannot_carry_is_dropped(bad: str) -> None:
     head = [("x-bad", bad), ("x-good", "1")]
-    assert list(response_headers(head)) == [("x-good", "1")]
+    assert list(response_headers(head)) == [("x-good", "1"), *ADDED]
 
 
 @pytest.mark.parametrize(

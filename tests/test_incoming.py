@@ -10,7 +10,6 @@ from kongai.incoming import (
     ClientRequest,
     client_headers,
     content_length,
-    method_of,
     objection,
     origin_form,
     query_arguments,
@@ -171,10 +170,10 @@ def test_a_clients_request_is_what_werkzeug_makes_of_it() -> None:
 
     ours, theirs = ClientRequest(environ()), Request(environ())
     assert ours.url == theirs.url
-    assert ours.method == theirs.method == method_of(ours)
+    assert ours.method == theirs.method
     assert ours.args == theirs.args
     assert list(ours.headers) == list(theirs.headers)
-    assert ours.content_length == theirs.content_length == content_length(ours)
+    assert ours.content_length == theirs.content_length == content_length(ours.environ)
     assert ours.scheme == theirs.scheme == scheme_of(ours)
     assert ours.get_data() == theirs.get_data()
     assert not hasattr(ours, "no_such_thing")
@@ -182,8 +181,7 @@ def test_a_clients_request_is_what_werkzeug_makes_of_it() -> None:
 
 def test_a_clients_request_that_nobody_looks_at_is_not_taken_apart() -> None:
     made = ClientRequest(EnvironBuilder().get_environ())
-    assert method_of(made) == "GET"
-    assert content_length(made) is None
+    assert content_length(made.environ) is None
     assert not {"headers", "path", "args"} & vars(made).keys()
 
 
@@ -200,4 +198,4 @@ def test_a_clients_request_that_nobody_looks_at_is_not_taken_apart() -> None:
 def test_how_long_a_body_is_announced_to_be(
     given: dict[str, str], length: int | None
 ) -> None:
-    assert content_length(ClientRequest(given)) == length
+    assert content_length(given) == length
