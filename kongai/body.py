@@ -11,6 +11,7 @@ from kongai.errors import (
     AnswerCut,
     ClientGone,
     GatewayError,
+    ServerStopping,
     as_answer,
     ended_by,
     whereabouts,
@@ -110,8 +111,12 @@ class Body:
         self._closed = True
         exchange = self._exchange
         if exchange.ended is None:
-            # Nobody asked for more: what the server is leaving with says why.
-            exchange.ended = "ok" if self._complete else _why_gone(sys.exc_info()[1])
+            # Nobody asked for more: what the server is leaving with says why. The last
+            # of what was read to its end may not have been taken.
+            gone = sys.exc_info()[1]
+            untaken = isinstance(gone, (ClientGone, ServerStopping))
+            ok = self._complete and not untaken
+            exchange.ended = "ok" if ok else _why_gone(gone)
         try:
             self._close_chunks()
         finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -31,6 +30,7 @@ from kongai.incoming import origin_form
 from kongai.limits import Limits
 from kongai.request_input import RequestInput
 from kongai.response_writer import ResponseWriter
+from kongai.socket_options import notice_silent_deaths, reset_on_close, send_at_once
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -48,9 +48,8 @@ _HEAD_SIZE = 16384
 _LINGER_SECONDS = 10.0
 _LINGER_SILENCE = 1.0
 _LINGER_BYTES = 64 * 1024 * 1024
-_MAX_MILLISECONDS = 2**31 - 1
-_NO_MORE = struct.pack("ii", 1, 0)
-"""The setting of a socket that is reset when it is closed."""
+# So many writes are made before the others may have to have their turn.
+_WRITES_IN_A_TURN = 4
 
 
 class Socket(Protocol):
@@ -135,9 +134,12 @@ class Connection:
         self._refused = False
         self._body_bytes = 0
         self._body_seconds = 0.0
-        # Without it, each event of a stream waits for the acknowledgement of the last.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _notice_silent_deaths(sock, self._limits.write)
+        # The time-out of the socket, and how often it was written to.
+        self._timeout = 0.0
+        self._watched = False
+        self._writes = 0
+        send_at_once(sock)
+        notice_silent_deaths(sock, self._limits.write)
 
     def serve(self) -> None:
         """Answer requests until one side is done."""
@@ -176,7 +178,7 @@ class Connection:
         if self._refusal is not None:
             raise self._refusal
         began = time.monotonic()
-        self._sock.settimeout(self._limits.body)
+        self._wait_at_most(self._limits.body)
         try:
             data = self._sock.recv(_READ_SIZE)
         except TimeoutError as error:
@@ -189,6 +191,7 @@ class Connection:
         self._body_seconds += time.monotonic() - began
         self._feed(data)
         if message.complete:
+            self._watched = True
             self._host.watch(whole=True)
         elif self._is_too_slow():
             raise ClientTimeout
@@ -206,8 +209,10 @@ class Connection:
             ClientStalled: it has not taken any for too long.
             ClientGone: it does not take them any more.
         """
-        sock = self._sock
-        sock.settimeout(self._limits.write)
+        sock, seconds = self._sock, self._limits.write
+        if seconds != self._timeout:
+            self._timeout = seconds
+            sock.settimeout(seconds)
         try:
             sent = sock.send(data)
             if sent < len(data):
@@ -218,7 +223,14 @@ class Connection:
             raise ClientStalled from error
         except OSError as error:
             raise ClientGone from error
-        self._host.share()
+        self._writes += 1
+        if self._writes == _WRITES_IN_A_TURN:
+            self._writes = 0
+            self._host.share()
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._timeout = seconds
+        self._sock.settimeout(seconds)
 
     def _serve_next(self) -> bool:
         message = self._next_message()
@@ -239,8 +251,10 @@ class Connection:
         try:
             self._answer(message, writer, application)
         finally:
-            # Again: who closed the answer may have waited for the rest of the request.
-            self._host.unwatch()
+            if self._watched:
+                # Who closed the answer has waited for the rest of the request.
+                self._host.unwatch()
+                self._watched = False
             self.busy = False
             self._host.done()
         return writer
@@ -255,7 +269,8 @@ class Connection:
                 until = until or time.monotonic() + self._limits.head
                 data = self._more_of_head(until)
             else:
-                self._sock.settimeout(self._limits.idle)
+                self._timeout = self._limits.idle
+                self._sock.settimeout(self._timeout)
                 data = self._sock.recv(_HEAD_SIZE)
             if not data or self.closing:
                 return None
@@ -264,7 +279,7 @@ class Connection:
 
     def _more_of_head(self, until: float) -> bytes:
         # All of it has to come in time: a byte now and then does not help.
-        self._sock.settimeout(max(0.001, until - time.monotonic()))
+        self._wait_at_most(max(0.001, until - time.monotonic()))
         try:
             return self._sock.recv(_HEAD_SIZE)
         except TimeoutError as error:
@@ -288,20 +303,27 @@ class Connection:
     ) -> None:
         environ = self._request_environ(message, writer)
         chunks: Iterable[bytes] = ()
+        self._watched = True
         self._host.watch(whole=message.complete)
         try:
             chunks = application(environ, writer.start)
-            for data in chunks:
-                writer.write(data)
+            writer.is_whole = getattr(chunks, "is_whole", None)
+            try:
+                for data in chunks:
+                    writer.write(data)
+            except Exception:
+                # What came before it broke off is the client's all the same.
+                writer.release()
+                raise
             writer.finish()
         except AnswerCut:
             writer.keep_alive = False
             if writer.ended_by_closing:
                 # Then a reset is the one way to say that this is not the end.
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_MORE)
+                reset_on_close(self._sock)
         except ClientStalled:
             # What it has not taken would keep the system busy for minutes.
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_MORE)
+            reset_on_close(self._sock)
             raise
         except ServerStopping:
             raise
@@ -316,6 +338,7 @@ class Connection:
         finally:
             # From here on the client may leave: what happened is written down in peace.
             self._host.unwatch()
+            self._watched = False
             self.recording = True
             _close(chunks)
             self.recording = False
@@ -385,7 +408,7 @@ class Connection:
 
     def _linger(self) -> None:
         self._sock.shutdown(socket.SHUT_WR)
-        self._sock.settimeout(_LINGER_SILENCE)
+        self._wait_at_most(_LINGER_SILENCE)
         deadline = time.monotonic() + _LINGER_SECONDS
         left = _LINGER_BYTES
         while left > 0 and time.monotonic() < deadline:
@@ -406,23 +429,6 @@ def _variable(name: str) -> str | None:
 
 
 _variables = http1.KnownNames(_variable)
-
-
-def _notice_silent_deaths(sock: Socket, write_seconds: float) -> None:
-    """Let the system find out about peers that vanished without a word.
-
-    Only Linux has the limit of time for what is not acknowledged; names differ.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", 30),
-        ("TCP_KEEPINTVL", 10),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", min(int(write_seconds * 1000), _MAX_MILLISECONDS)),
-    ):
-        option = getattr(socket, name, None)
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _raise(

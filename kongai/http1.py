@@ -115,6 +115,9 @@ class RequestParser:
 
     def __init__(self) -> None:
         self.messages: deque[Message] = deque()
+        # The body's pieces, their framing undone, come straight from the parser.
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
         self._parser = httptools.HttpRequestParser(self)
         self._message = Message()
         # The fields that have come and were not looked at yet.
@@ -128,7 +131,6 @@ class RequestParser:
         self._silent = 0
         # Bytes that came since the head was complete, and what of them was the body.
         self._wire = self._payload = 0
-        self._pieces: list[bytes] = []
         # What has come of a head, where its line must be found.
         self._lines = b""
         # How much of that is known, and what bodies come behind it.
@@ -139,11 +141,8 @@ class RequestParser:
         self._line_known = False
         self._refusal: Refused | None = None
         self._begun = False
-
-    @property
-    def in_head(self) -> bool:
+        self.in_head = False
         """Whether a request has begun to come whose head is not complete yet."""
-        return self._begun and not self._message.head_complete
 
     @property
     def coming(self) -> Message | None:
@@ -160,14 +159,11 @@ class RequestParser:
         Raises:
             Refused: they are not HTTP, or not acceptable.
         """
-        if len(data) <= MAX_HEAD_SIZE:
-            self._feed(data)
+        if len(data) > MAX_HEAD_SIZE:
+            # What has no end yet is counted in between, so not too much at a time.
+            for start in range(0, len(data), MAX_HEAD_SIZE):
+                self.feed(data[start : start + MAX_HEAD_SIZE])
             return
-        # What has no end yet is counted in between, so not too much at a time.
-        for start in range(0, len(data), MAX_HEAD_SIZE):
-            self._feed(data[start : start + MAX_HEAD_SIZE])
-
-    def _feed(self, data: bytes) -> None:
         self._silent += len(data)
         self._wire += len(data)
         try:
@@ -220,7 +216,7 @@ class RequestParser:
         self._message = Message()
         self._telling = []
         self._head_size = self._silent = self._wire = self._payload = 0
-        self._begun = True
+        self._begun = self.in_head = True
         self._line_known = False
 
     def on_url(self, url: bytes) -> None:
@@ -242,10 +238,12 @@ class RequestParser:
         fields, self._fields = self._fields, []
         message, known, telling = self._message, _names, self._telling
         headers, before = message.headers, self._head_size
-        self._head_size += sum([len(name) + len(value) + 4 for name, value in fields])
-        count = len(fields)
+        size, count = before, len(fields)
+        for name, value in fields:
+            size += len(name) + len(value) + 4
+        self._head_size = size
         # A head that is less than a field may be needs no look at each.
-        if self._head_size > MAX_LINE_SIZE or len(headers) + count > MAX_HEADERS:
+        if size > MAX_LINE_SIZE or len(headers) + count > MAX_HEADERS:
             count = self._count_acceptable(fields, before)
         if not message.head_complete:
             # The one that is too much is for the record.
@@ -281,18 +279,11 @@ class RequestParser:
             refusal = _too_large()
         if refusal is not None:
             self._refuse(refusal)
-        message.head_complete = True
+        message.head_complete, self.in_head = True, False
         # Where its body or the next request begins.
         self._passed = self._lines.find(b"\r\n\r\n", self._passed - 2) + 4
         self._wire = self._payload = 0
         self.messages.append(message)
-
-    def on_body(self, body: bytes) -> None:
-        """Called by the parser, with a piece of the body, its framing undone."""
-        self._pieces.append(body)
-        self._bodies.append(body)
-        self._payload += len(body)
-        self._silent = 0
 
     def on_message_complete(self) -> None:
         """Called by the parser, when the whole request has come."""
@@ -304,8 +295,13 @@ class RequestParser:
 
     def _give_out(self) -> None:
         """Let the body's bytes be taken: small chunks together, each would cost 40."""
-        self._message.chunks.append(b"".join(self._pieces))
-        self._pieces.clear()
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._message.chunks.append(body)
+        self._payload += len(body)
+        self._silent = 0
+        self._bodies += pieces
+        pieces.clear()
 
     def _check_line(self) -> None:
         """Refuse a request line that is not exactly one of HTTP/1.
@@ -352,10 +348,12 @@ class RequestParser:
                 return _bad_request()
             else:
                 found[name] = value
+        host = found.get("host")
         if (
             not (target.startswith("/") or _is_absolute(target))
             or ("%00" in target and "%00" in target.partition("?")[0])
-            or not self._is_fine_host(found.get("host"), old=old)
+            or (host is None and not old)
+            or (host != self._host and not self._is_fine_host(host))
             or (codings and (old or "" in codings))
         ):
             return _bad_request()
@@ -369,10 +367,8 @@ class RequestParser:
             message.awaits_go_ahead = found["expect"] != "" and not old
         return None
 
-    def _is_fine_host(self, host: str | None, *, old: bool) -> bool:
-        if host is None:
-            return old
-        if host != self._host:
+    def _is_fine_host(self, host: str | None) -> bool:
+        if host is not None:
             if not _is_host(host):
                 return False
             self._host = host
@@ -403,7 +399,8 @@ def response_head(
         headers: the fields, in order.
     """
     lines = [f"HTTP/{version} {status}"]
-    lines += [f"{name}: {value}" for name, value in headers]
+    for name, value in headers:
+        lines.append(f"{name}: {value}")
     lines.append("\r\n")
     return "\r\n".join(lines).encode("latin-1")
 

@@ -8,8 +8,9 @@ the connection would be given what is not his. Only chunks are left to llhttp
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import httptools
 
@@ -68,10 +69,15 @@ class Head(NamedTuple):
     chunked: bool
 
 
+# As Head() makes it, without the Python function that this calls.
+_head: Callable[[tuple[Any, ...]], Head] = partial(tuple.__new__, Head)
+
+
 class HeadReader:
     """Finds the head of the final answer in the bytes that come; skips interim ones.
 
-    Else the next user of the connection would be given this user's answer.
+    Else the next user of the connection would be given this user's answer. One reader
+    does for one answer of a connection after the other.
     """
 
     __slots__ = ("_data", "interim", "rest")
@@ -79,7 +85,7 @@ class HeadReader:
     def __init__(self) -> None:
         self._data = b""
         self.interim = 0
-        """How many interim answers there were so far."""
+        """How many interim answers there were so far; none again after a final one."""
         self.rest = b""
         """What came behind the final head."""
 
@@ -97,21 +103,23 @@ class HeadReader:
         Raises:
             Malformed: it is none.
         """
-        # The end may have begun in the last two bytes of what was there.
-        start = max(len(self._data) - 2, 0)
+        start = 0
         if self._data:
+            # The end may have begun in the last two bytes of what was there.
+            start = max(len(self._data) - 2, 0)
             data = self._data + data
         while True:
             found = _find_end(data, start)
             end = len(data) if found is None else found.end()
-            if end > MAX_HEAD or not data.startswith(_BEGINNING[: len(data)]):
+            begins = data.startswith(_BEGINNING) or _BEGINNING.startswith(data)
+            if end > MAX_HEAD or not begins:
                 raise Malformed("no head")
             if found is None:
                 self._data = data
                 return None
             head = _parsed(data[:end].decode("latin-1"))
             if head.status >= 200:
-                self.rest = data[end:]
+                self._data, self.interim, self.rest = b"", 0, data[end:]
                 return head
             self.interim += 1
             if (
@@ -155,17 +163,19 @@ def _parsed(text: str) -> Head:
             codings.append(value)
         elif key == "connection":
             options += f"{value.lower()},"
-    if not is_framing_clear(lengths, codings):
+    if (lengths or codings) and not is_framing_clear(lengths, codings):
         raise Malformed("ambiguous length")
     if lengths and len(lengths[0]) > _MAX_DIGITS:
         raise Malformed("endless")
-    return Head(
-        int(status),
-        reason.strip(),
-        headers,
-        "keep-alive" in options if version == "1.0" else "close" not in options,
-        int(lengths[0]) if lengths else None,
-        bool(codings),
+    return _head(
+        (
+            int(status),
+            reason.strip(),
+            headers,
+            "keep-alive" in options if version == "1.0" else "close" not in options,
+            int(lengths[0]) if lengths else None,
+            bool(codings),
+        )
     )
 
 
@@ -230,11 +240,14 @@ class ByChunks:
         except httptools.HttpParserError:
             self.broken = not found.complete
             self.surplus = True
-        self._tail = (self._tail + data[-_END_SIZE:])[-_END_SIZE:]
+        if len(data) >= _END_SIZE:
+            self._tail = data
+        else:
+            self._tail = self._tail[-_END_SIZE:] + data
         if found.complete:
             self.complete = True
             # llhttp passes over empty lines behind the end, as before an answer.
-            end = self._tail
+            end = self._tail[-_END_SIZE:]
             if not end.endswith(b"\r\n\r\n") or end[:1] in b"\r\n":
                 self.surplus = True
         pieces = found.pieces

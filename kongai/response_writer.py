@@ -15,6 +15,10 @@ from kongai.errors import GatewayError
 from kongai.forwarding import SERVER, reason_phrase
 
 _LOOKED_AT = frozenset(("date", "upgrade", "content-length"))
+# To ask costs as much as it saves once, and so is not done for all of a long stream.
+_LOOKS = 8
+_MAX_IN_HAND = 256 * 1024
+"""Bytes of an answer that are held back at most."""
 
 
 class Wire(Protocol):
@@ -47,6 +51,13 @@ class ResponseWriter:
         self._bodiless = self._chunked = False
         self._length: int | None = None
         self._sent = 0
+        self.is_whole: Callable[[], bool] | None = None
+        """Whether all of the answer is there to be written; None if nobody knows."""
+        self._looks = _LOOKS
+        # What is held back, and how much that is.
+        self._holding = False
+        self._in_hand: list[bytes] = []
+        self._in_hand_bytes = 0
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -57,21 +68,49 @@ class ResponseWriter:
         self._status, self._headers = status, list(headers)
         return self.flush
 
+    def release(self) -> None:
+        """Write what was held back."""
+        if self._in_hand:
+            pieces, self._in_hand = self._in_hand, []
+            self._in_hand_bytes = 0
+            self._wire.send(b"".join(pieces))
+
     def flush(self, data: bytes) -> None:
         """Write bytes, and the head before the first ones; b"" sends just the head."""
-        head = b"" if self._head_sent else self._head()
-        body = self._framed(data)
-        if head or body:
-            self._wire.send(head + body)
+        out = b"" if self._head_sent else self._head()
+        if data and not self._bodiless:
+            if self._chunked:
+                out += b"%x\r\n%b\r\n" % (len(data), data)
+            else:
+                if self._length is not None:
+                    # What is more than announced would be read as the next answer.
+                    data = data[: self._length - self._sent]
+                    self._sent += len(data)
+                out += data
+        if not out:
+            return
+        if self._chunked and data and self._looks:
+            self._looks -= 1
+            if self.is_whole is not None and self.is_whole():
+                # It can go with all that follows, the end included.
+                self._looks, self._holding = 0, True
+        if self._holding:
+            self._in_hand.append(out)
+            self._in_hand_bytes += len(out)
+            if self._in_hand_bytes > _MAX_IN_HAND:
+                self.release()
+        else:
+            self._wire.send(out)
 
     def write(self, data: bytes) -> None:
         """Write bytes; nothing at all for b"" (PEP 3333)."""
-        if data:
-            if self._chunked and self._head_sent:
-                # Most writes are an event of a stream.
-                self._wire.send(http1.chunk(data))
-            else:
-                self.flush(data)
+        if not data:
+            return
+        if self._chunked and not (self._looks or self._holding):
+            # Most writes are an event of a stream.
+            self._wire.send(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self.flush(data)
 
     def finish(self) -> None:
         """The application is done: end the answer as complete."""
@@ -80,7 +119,8 @@ class ResponseWriter:
                 self._headers.append(("Content-Length", "0"))
             self.flush(b"")
         if self._chunked:
-            self._wire.send(http1.LAST_CHUNK)
+            self._in_hand.append(http1.LAST_CHUNK)
+            self.release()
         if self._length is not None and self._sent < self._length:
             self.keep_alive = False
 
@@ -135,8 +175,8 @@ class ResponseWriter:
                 length = int(value)
         if not dated:
             headers.append(("Date", http1.date(int(time.time()))))
-        self._bodiless = self._no_body()
-        if self._bodiless:
+        if self._no_body():
+            self._bodiless = True
             length = None
         elif length is None:
             if message.version == "1.1":
@@ -162,14 +202,3 @@ class ResponseWriter:
 
     def _no_body(self) -> bool:
         return self._message.method == "HEAD" or self._status[:3] in ("204", "304")
-
-    def _framed(self, data: bytes) -> bytes:
-        if not data or self._bodiless:
-            return b""
-        if self._chunked:
-            return http1.chunk(data)
-        if self._length is not None:
-            # What is more than announced would be read as the next answer.
-            data = data[: self._length - self._sent]
-            self._sent += len(data)
-        return data

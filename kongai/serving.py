@@ -21,7 +21,7 @@ from kongai.errors import ConfigError, whereabouts
 from kongai.limits import GRACE_SECONDS, Limits
 from kongai.proxy import Proxy
 from kongai.scoreboard import Count, Scoreboard
-from kongai.server import Server, listener, run, url_of
+from kongai.server import Server, listener, loop_socket, run, url_of
 from kongai.socket_transport import SocketTransport
 from kongai.status import application as status_application
 
@@ -46,8 +46,12 @@ def _requests_transport() -> Transport:
     return RequestsTransport()
 
 
+def _socket_transport() -> Transport:
+    return SocketTransport(sockets=loop_socket)
+
+
 TRANSPORTS: dict[str, Callable[[], Transport]] = {
-    "socket": SocketTransport,
+    "socket": _socket_transport,
     "requests": _requests_transport,
 }
 """What upstreams can be reached with, by the name of the command's option."""

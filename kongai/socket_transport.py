@@ -21,7 +21,14 @@ from kongai.http1_answer import Body, UntilClosed, body_of
 from kongai.idle import IDLE_SECONDS, SWEEP_SECONDS, IdleConnections
 from kongai.names import Names
 from kongai.tls import TLS, tls_context
-from kongai.upstream_connection import READ_SIZE, Connection, Ended, Way, connect
+from kongai.upstream_connection import (
+    READ_SIZE,
+    Connection,
+    Ended,
+    Sockets,
+    Way,
+    connect,
+)
 
 _SMALL_BODY = 16384
 """Bytes that are copied behind the head rather than written by themselves."""
@@ -43,6 +50,8 @@ class SocketTransport:
             many an upstream closes its end after a minute or less. It is closed with
             the next request, to whichever upstream.
         names: where hosts are; a memory of the transport's own when None.
+        sockets: makes of a connection's socket one that waits in an event loop, for
+            example `kongai.server.loop_socket`. Not used where there is TLS.
 
     Raises:
         ValueError: a proxy's URL is none.
@@ -55,7 +64,9 @@ class SocketTransport:
         pool_size: int = 100,
         keepalive_idle: float = IDLE_SECONDS,
         names: Names | None = None,
+        sockets: Sockets | None = None,
     ) -> None:
+        self._sockets = sockets
         self._proxies = {key: parsed(url) for key, url in (proxies or {}).items()}
         self._pool_size = pool_size
         self._idle, self._swept = keepalive_idle, time.monotonic()
@@ -83,7 +94,9 @@ class SocketTransport:
         if pool is None:
             pool = self._pools.setdefault(key, self._new_pool(request))
         head, chunked = _request_head(request, pool)
-        connection = pool.take(self._names, request.connect_timeout)
+        connection = pool.take()
+        if connection is None:
+            connection = pool.connect(request.connect_timeout)
         try:
             whole = _write(connection, request, head, chunked)
             answer, rest = connection.read_head(request.read_timeout)
@@ -95,9 +108,10 @@ class SocketTransport:
             raise
         connection.used = True
         body = body_of(answer, request.method)
-        incoming = _Incoming(connection, pool, request.read_timeout, body, rest)
         # A body of no known length ends with its connection.
-        incoming.keep = whole and answer.keep_alive and type(body) is not UntilClosed
+        keep = whole and answer.keep_alive and type(body) is not UntilClosed
+        piece = body.feed(rest) if rest else b""
+        incoming = _Incoming(connection, pool, request.read_timeout, body, piece, keep)
         return UpstreamResponse(
             answer.status,
             answer.reason,
@@ -106,6 +120,7 @@ class SocketTransport:
             incoming.close,
             connection.peer,
             incoming.speaks_within,
+            incoming.is_whole,
         )
 
     def close(self) -> None:
@@ -136,7 +151,7 @@ class SocketTransport:
             tls.depth if verified else None,
             self._context(True, TLS()) if proxy and proxy.scheme == "https" else None,
         )
-        return _Pool(way, self._pool_size)
+        return _Pool(way, self._pool_size, self._names, self._sockets)
 
     def _context(self, verify: bool | str, tls: TLS) -> ssl.SSLContext:
         """Made once: to load the authorities takes longer than an exchange."""
@@ -155,7 +170,9 @@ class _Pool:
 
     __slots__ = (
         "_distrusted_until",
+        "_names",
         "_session",
+        "_sockets",
         "absolute",
         "headers",
         "idle",
@@ -163,8 +180,11 @@ class _Pool:
         "way",
     )
 
-    def __init__(self, way: Way, size: int) -> None:
+    def __init__(
+        self, way: Way, size: int, names: Names, sockets: Sockets | None
+    ) -> None:
         self.way = way
+        self._names, self._sockets = names, sockets
         self.idle: IdleConnections[Connection] = IdleConnections(size)
         self.secure = way.context is not None
         self.absolute = ""
@@ -176,22 +196,27 @@ class _Pool:
         self._session: ssl.SSLSession | None = None
         self._distrusted_until = 0.0
 
-    def take(self, names: Names, timeout: float) -> Connection:
-        """A connection for the next request.
-
-        Raises:
-            UpstreamError: there is none.
-        """
-        while True:
-            connection = self.idle.pop()
-            if connection is None:
-                return connect(self.way, names, timeout, self._session)
+    def take(self) -> Connection | None:
+        """A connection that waits for a request; None if none does."""
+        while (connection := self.idle.pop()) is not None:
+            arrivals = connection.arrivals
+            if arrivals is not None and not arrivals():
+                return connection
             unasked = connection.unasked()
             if unasked is None:
                 return connection
             connection.close()
             if unasked and not self.secure:
                 self.distrust()
+        return None
+
+    def connect(self, timeout: float) -> Connection:
+        """A new connection.
+
+        Raises:
+            UpstreamError: it does not come about.
+        """
+        return connect(self.way, self._names, timeout, self._session, self._sockets)
 
     def distrust(self) -> None:
         """The upstream has said more than it was asked for: keep nothing for a while.
@@ -210,7 +235,7 @@ class _Pool:
         if self.secure and not connection.session_taken:
             # Only now, for the tickets of TLS 1.3 come with an answer.
             self._session, connection.session_taken = connection.session, True
-        if connection.has_more():
+        if self.secure and connection.has_more():
             connection.close()
             self.distrust()
         elif not self.idle.push(connection):
@@ -231,34 +256,38 @@ def _request_head(request: UpstreamRequest, pool: _Pool) -> tuple[bytes, bool]:
     target = pool.absolute + request.target
     if not (_is_word(target) and _is_word(request.method)):
         raise UpstreamError(sent=False, hopeless=True)
-    framing, chunked = _framing(request)
-    lines = [f"{request.method} {target} HTTP/1.1\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in framing]
-    lines += [f"{name}: {value}\r\n" for name, value in request.headers]
-    lines += [f"{name}: {value}\r\n" for name, value in pool.headers]
+    lines, chunked = [f"{request.method} {target} HTTP/1.1\r\n"], None
+    for name, value in request.headers:
+        lines.append(f"{name}: {value}\r\n")
+        lower = name.lower()
+        if lower == "content-length":
+            chunked = False
+        elif lower == "transfer-encoding":
+            chunked = True
+    if chunked is None:
+        framing, chunked = _framing(request)
+        lines.insert(1, framing)
+    for name, value in pool.headers:
+        lines.append(f"{name}: {value}\r\n")
     lines.append("\r\n")
     text = "".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+    # One of each per line; no line is without, but the framing that is not needed.
+    count = len(lines) - lines.count("")
+    if text.count("\n") != count or text.count("\r") != count or "\0" in text:
         raise ValueError("a header has a line of its own in it")
     return text.encode("latin-1"), chunked
 
 
-def _framing(request: UpstreamRequest) -> tuple[list[tuple[str, str]], bool]:
-    """What a head has to say of its body, and does not; whether that is in chunks."""
-    for name, _ in reversed(request.headers):
-        lower = name.lower()
-        if lower == "content-length":
-            return [], False
-        if lower == "transfer-encoding":
-            return [], True
+def _framing(request: UpstreamRequest) -> tuple[str, bool]:
+    """What a head that does not say it has to say of its body; whether in chunks."""
     body = request.body
     if body is None:
         if request.method.upper() in _WITHOUT_BODY:
-            return [], False
-        return [("Content-Length", "0")], False
+            return "", False
+        return "Content-Length: 0\r\n", False
     if isinstance(body, bytes):
-        return [("Content-Length", str(len(body)))], False
-    return [("Transfer-Encoding", "chunked")], True
+        return f"Content-Length: {len(body)}\r\n", False
+    return "Transfer-Encoding: chunked\r\n", True
 
 
 def _write(
@@ -275,9 +304,9 @@ def _write(
         connection.wait_at_most(timeout)
     try:
         if body is None or isinstance(body, bytes):
-            tail = _framed(body, chunked) if body else b""
+            tail = body or b""
             if chunked:
-                tail += LAST_CHUNK
+                tail = chunk(tail) + LAST_CHUNK if tail else LAST_CHUNK
             if len(tail) <= _SMALL_BODY:
                 connection.write(head + tail)
             else:
@@ -287,7 +316,7 @@ def _write(
         connection.write(head)
         for piece in body:
             if piece:
-                connection.write(_framed(piece, chunked))
+                connection.write(chunk(piece) if chunked else piece)
         if chunked:
             connection.write(LAST_CHUNK)
     except Ended:
@@ -298,14 +327,19 @@ def _write(
     return True
 
 
-def _framed(piece: bytes, chunked: bool) -> bytes:
-    return chunk(piece) if chunked else piece
-
-
 class _Incoming:
-    """An answer's body, which is on its way over a connection."""
+    """An answer's body, which is on its way over a connection.
 
-    __slots__ = ("_body", "_connection", "_limit", "_lost", "_piece", "_pool", "keep")
+    Args:
+        connection: where it comes.
+        pool: whose connection that is.
+        limit: seconds to wait for more.
+        body: tells what of the bytes it is.
+        piece: what has come of it.
+        keep: whether the upstream takes another request on the connection.
+    """
+
+    __slots__ = ("_body", "_connection", "_keep", "_limit", "_lost", "_piece", "_pool")
 
     def __init__(
         self,
@@ -313,14 +347,13 @@ class _Incoming:
         pool: _Pool,
         limit: float,
         body: Body,
-        rest: bytes,
+        piece: bytes,
+        keep: bool,
     ) -> None:
         self._connection: Connection | None = connection
         self._pool, self._limit, self._body = pool, limit, body
-        self._piece = self._body.feed(rest) if rest else b""
+        self._piece, self._keep = piece, keep
         self._lost: UpstreamTruncated | None = None
-        self.keep = False
-        """Whether the upstream takes another request on the connection."""
 
     def chunks(self) -> Iterator[bytes]:
         """The body as it arrives; what came together is one piece.
@@ -335,28 +368,26 @@ class _Incoming:
                     piece, self._piece = self._piece, b""
                     yield piece
                 else:
-                    self._receive_more()
+                    self._receive(self._limit)
             piece, self._piece = self._piece, b""
             self.close()
             if piece:
                 yield piece
+        except TimeoutError as error:
+            self.close()
+            raise UpstreamTruncated(ended="stream_idle_timeout") from error
+        except OSError as error:
+            self.close()
+            raise UpstreamTruncated from error
         except BaseException:
             self.close()
             raise
 
-    def _receive_more(self) -> None:
-        if self._lost is not None:
-            raise self._lost
-        try:
-            self._receive(self._limit)
-        except TimeoutError as error:
-            raise UpstreamTruncated(ended="stream_idle_timeout") from error
-        except OSError as error:
-            raise UpstreamTruncated from error
-
     def _receive(self, seconds: float) -> None:
         """Wait for what comes next."""
         connection, body = self._connection, self._body
+        if self._lost is not None:
+            raise self._lost
         if connection is None or body.broken:
             raise UpstreamTruncated
         if seconds != connection.timeout:
@@ -366,6 +397,10 @@ class _Incoming:
             self._piece = body.feed(data)
         elif not body.end():
             raise UpstreamTruncated
+
+    def is_whole(self) -> bool:
+        """Whether all of the body has come."""
+        return self._body.complete
 
     def speaks_within(self, seconds: float) -> bool:
         """Whether more of the body, or its end, comes within this time.
@@ -401,9 +436,9 @@ class _Incoming:
         if connection is None:
             return
         body = self._body
-        if self.keep and body.complete and not body.surplus:
+        if self._keep and body.complete and not body.surplus:
             self._pool.give_back(connection)
         else:
             connection.close()
-            if self.keep and body.complete:
+            if self._keep and body.complete:
                 self._pool.distrust()

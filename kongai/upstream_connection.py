@@ -10,15 +10,16 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from kongai.corporate_proxy import CorporateProxy
 from kongai.errors import UpstreamError, UpstreamTimeout
 from kongai.forwarding import bracketed
 from kongai.http1_answer import Head, HeadReader, Malformed
+from kongai.loop_socket import LoopSocket
 from kongai.names import (
     MAX_LOOK_UP,
     NameNotResolved,
@@ -36,6 +37,10 @@ _OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _LEAST_SECONDS = 0.001
 """The shortest wait; a time-out of nothing means something else to sockets."""
 _ENDED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
+Sockets: TypeAlias = Callable[[socket.socket], LoopSocket]
+"""Makes of a connected socket one that waits in an event loop."""
 
 
 class Ended(Exception):
@@ -69,6 +74,8 @@ class Connection:
 
     __slots__ = (
         "_descriptor",
+        "_reader",
+        "arrivals",
         "peer",
         "receive",
         "secure",
@@ -93,9 +100,17 @@ class Connection:
         """Whether its `session` is known to those who make new ones."""
         self.peer: tuple[str, int] | None = None
         self.sock, self.receive = sock, sock.recv
+        self._reader = HeadReader()
+        self.arrivals: Callable[[], Sequence[Any]] | None = None
+        """Tells at little cost whether `unasked` has something to tell."""
         with suppress(OSError):  # it may have gone already
             address = sock.getpeername()
             self.peer = str(address[0]), int(address[1])
+
+    def wait_by(self, sockets: Sockets) -> None:
+        """Leave the waits of a plain connection to an event loop."""
+        self.sock = sock = sockets(self.sock)
+        self.receive, self.arrivals = sock.recv, sock.arrivals()
 
     def wait_at_most(self, seconds: float) -> None:
         """Set the time-out of whatever comes next."""
@@ -140,15 +155,11 @@ class Connection:
             Ended: the connection has ended, and nothing had come.
             UpstreamError: there is no head.
         """
-        reader, until, interim = HeadReader(), time.monotonic() + seconds, 0
+        reader, until, interim = self._reader, time.monotonic() + seconds, 0
         if seconds != self.timeout:
             self.wait_at_most(seconds)
         try:
-            while True:
-                data = self.receive(READ_SIZE)
-                if not data:
-                    reader.end()
-                    break
+            while data := self.receive(READ_SIZE):
                 head = reader.feed(data)
                 if head is not None:
                     return head, reader.rest
@@ -158,6 +169,7 @@ class Connection:
                 if now >= until:
                     raise UpstreamTimeout(ended="first_byte_timeout")
                 self.wait_at_most(until - now)
+            reader.end()
         except TimeoutError as error:
             raise UpstreamTimeout(ended="first_byte_timeout") from error
         except Malformed as error:
@@ -282,7 +294,11 @@ class Connection:
 
 
 def connect(
-    way: Way, names: Names, timeout: float, session: ssl.SSLSession | None = None
+    way: Way,
+    names: Names,
+    timeout: float,
+    session: ssl.SSLSession | None = None,
+    sockets: Sockets | None = None,
 ) -> Connection:
     """A new connection.
 
@@ -291,6 +307,7 @@ def connect(
         names: where hosts are.
         timeout: seconds to wait for each step.
         session: that of a connection before.
+        sockets: makes what waits for a connection without TLS, in place of its socket.
 
     Raises:
         UpstreamError: it does not come about; nothing of a request was sent.
@@ -309,6 +326,8 @@ def connect(
             connection.begin_tls(way.context, way.name, session)
             if way.depth is not None:
                 connection.verify_depth(way.depth)
+        if sockets is not None and not connection.secure:
+            connection.wait_by(sockets)
     except BaseException:
         connection.close()
         raise

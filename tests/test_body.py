@@ -12,6 +12,7 @@ from kongai.body import Body
 from kongai.errors import (
     AnswerCut,
     ClientGone,
+    ClientStalled,
     RequestRejected,
     ServerStopping,
     UpstreamTruncated,
@@ -260,3 +261,19 @@ def test_chunks_need_not_be_a_generator() -> None:
     assert list(body) == [b"a"]
     body.close()
     assert steps == ["finished"]
+
+
+@pytest.mark.parametrize(
+    ("gone", "ended"),
+    [(ClientGone(), "client_abort"), (ClientStalled(), "write_timeout")],
+)
+def test_what_was_read_to_its_end_and_not_taken_is_no_success(
+    gone: ClientGone, ended: str
+) -> None:
+    exchange, body = body_of(Chunks(b"a"))
+    list(body)
+    try:
+        raise gone
+    except ClientGone:
+        body.close()
+    assert exchange.ended == ended

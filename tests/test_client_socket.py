@@ -251,7 +251,7 @@ def test_another_greenlet_may_read_but_not_two(within: Any) -> None:
     def serve(peers: Peers) -> bytes:
         reading = gevent.spawn(peers.server.recv, 10)
         gevent.sleep(0.02)
-        with pytest.raises(RuntimeError, match="reads from this client already"):
+        with pytest.raises(RuntimeError, match="reads from this socket already"):
             gevent.spawn(peers.server.recv, 10).get()
         peers.client.sendall(b"x")
         read: bytes = reading.get()
