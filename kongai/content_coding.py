@@ -14,8 +14,12 @@ _ANY_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 
 def takes_gzip(headers: Headers) -> bool:
     """Whether a client's `Accept-Encoding` has gzip in it, and not refused."""
-    accepted: str = headers.get("accept-encoding", "")
-    for part in accepted.split(",") if accepted else ():
+    return accepts_gzip(headers.get("accept-encoding", ""))
+
+
+def accepts_gzip(accepted: str) -> bool:
+    """Whether the value of an `Accept-Encoding` has gzip in it, and not refused."""
+    for part in accepted.split(","):
         coding, _, quality = part.partition(";")
         if coding.strip().lower() == "gzip":
             return quality.replace(" ", "").lower() not in ("q=0", "q=0.0")

@@ -24,6 +24,7 @@ _BOM = b"\xef\xbb\xbf"
 # An event as nearly every server writes it; or else, in the last group, all that is
 # left from there on.
 _PLAIN = re.compile(rb"(?:event: (.*)\n)?data: (.*)\n\n|((?s:.)+)")
+_ONE = re.compile(rb"(?:event: .*\n)?data: (.*)\n\n")
 _Found: TypeAlias = "tuple[bytes, bytes, bytes]"
 """An event's name and data, and nothing."""
 
@@ -82,6 +83,12 @@ class Decoder:
         Raises:
             EventTooLarge: as by `feed`.
         """
+        if self._between and b"\r" not in data and len(data) <= self._max_event_size:
+            # As most chunks of a stream that takes its time.
+            one = _ONE.match(data)
+            if one is not None and one.end() == len(data):
+                self._at_start = False
+                return [one[1]]
         return [text for _, text, _ in self._found(data)]
 
     def _found(self, data: bytes) -> list[_Found]:

@@ -23,12 +23,18 @@ USUAL = [
     *(b"data: x\n\n", b"event: ping\ndata: {}\n\n", "event: é\ndata: 世\n\n".encode()),
     *(b"event: ping\n", b"data: y\n", b"data: \n\n", b": c\n\n", b"id: 1\n", b"\n"),
     *(b"event: ping\r\ndata: {}\r\n\r\n", b"data: z\n\r\n", b"\r", b"\xef\xbb\xbf"),
+    *(b"data: x\rdata: y\n\n", b"event: ping\r\ndata: {}\n\n"),
 ]
 
 
 def decode(pieces: Iterable[bytes], *, limit: int = 2**24) -> list[ServerSentEvent]:
     decoder = Decoder(max_event_size=limit)
     return [event for piece in pieces for event in decoder.feed(piece)]
+
+
+def data_of(pieces: Iterable[bytes], *, limit: int = 2**24) -> list[bytes]:
+    decoder = Decoder(max_event_size=limit)
+    return [data for piece in pieces for data in decoder.feed_data(piece)]
 
 
 def cut_up(stream: bytes, size: int) -> list[bytes]:
@@ -114,15 +120,21 @@ def check_cuts(stream: bytes, cuts: list[int]) -> None:
     # A byte at a time, no event is there as a whole.
     expected = decode(cut_up(stream, 1))
     assert decode(pieces) == decode([stream]) == expected
-    decoder = Decoder()
-    data = [data for piece in pieces for data in decoder.feed_data(piece)]
-    assert data == [event.data for event in expected]
+    assert data_of(pieces) == [event.data for event in expected]
 
 
 @unhurried
 @given(streams, st.lists(st.integers(0, 99)))
 def test_any_cuts(stream: bytes, cuts: list[int]) -> None:
     check_cuts(stream, cuts)
+
+
+@unhurried
+@given(st.lists(st.sampled_from(USUAL)))
+def test_an_event_that_comes_by_itself(pieces: list[bytes]) -> None:
+    """As most do in a stream that takes its time."""
+    expected = decode(cut_up(b"".join(pieces), 1))
+    assert data_of(pieces) == [event.data for event in expected]
 
 
 @pytest.mark.soak
@@ -230,6 +242,8 @@ TOO_LARGE = {
 def test_an_event_past_the_limit_is_refused(stream: bytes, size: int) -> None:
     with pytest.raises(EventTooLarge, match="1000 bytes"):
         decode(cut_up(stream, size), limit=1000)
+    with pytest.raises(EventTooLarge, match="1000 bytes"):
+        data_of(cut_up(stream + b"\n\n", size), limit=1000)
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])

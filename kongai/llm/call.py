@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from kongai.llm.formats import AnswerFacts, StreamFilter
 from kongai.llm.translate import StreamTranslator, Translation
@@ -16,8 +16,7 @@ def cut(name: str | None) -> str | None:
     return name if name is None else name[:LONGEST_NAME]
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """What an AI plugin knows of an exchange; others find it in `exchange.llm`.
 
     Points in time are seconds of the clock of `Timings`.
@@ -50,7 +49,7 @@ class Call:
     """Whether the answer goes to the client in gzip, and comes otherwise."""
     usage_hider: StreamFilter | None = None
     """Takes out of the stream the usage that only the gateway has asked for."""
-    dropped: dict[str, None] = field(default_factory=dict)
+    dropped: dict[str, None] = msgspec.field(default_factory=dict)
     """What could not be said in the other's format, by name."""
     asked: float | None = None
     """When the request was read."""

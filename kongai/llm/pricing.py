@@ -29,11 +29,12 @@ class Rates(NamedTuple):
 
     def cost(self, usage: Usage) -> float:
         """What this usage costs, in USD."""
-        writes = 0.0
+        writes, uncached = 0.0, usage.prompt_tokens - usage.cached_tokens
         for ttl, tokens in usage.cache_writes.items():
             writes += tokens * self.cache_write.get(ttl, self.input)
+            uncached -= tokens
         return (
-            usage.uncached_tokens * self.input
+            uncached * self.input
             + usage.cached_tokens * self.cache_read
             + writes
             + usage.completion_tokens * self.output

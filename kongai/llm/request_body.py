@@ -11,7 +11,6 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -48,15 +47,20 @@ _REPLACEMENT = rb"\ufffd"
 _WIDE = re.compile(rb"\xfe\xff|\xff\xfe|\0{1,3}[\x01-\x7f]|[\x01-\x7f]\0")
 _PLACE = re.compile(r"\(byte ([0-9]+)\)")
 _CONSTANT = re.compile(rb"-?(?:NaN|Infinity)")
-_STRING = re.compile(rb'"')
-_TRUE = re.compile(rb"true")
-_ARRAY, _OBJECT = re.compile(rb"\["), re.compile(rb"\{")
-_FILLED_ARRAY = re.compile(rb"\[\s*[^\s\]]")
+# What a member begins with says which type it is of.
+STRING = re.compile(rb'"')
+TRUE = re.compile(rb"true")
+ARRAY, _OBJECT = re.compile(rb"\["), re.compile(rb"\{")
+FILLED_ARRAY = re.compile(rb"\[\s*[^\s\]]")
 
 NULL = msgspec.Raw(b"null")
-_decode_text = msgspec.json.Decoder(str).decode
+decode_text = msgspec.json.Decoder(str).decode
+"""Reads a member that is a string."""
 _decode_utf8 = codecs.utf_8_decode
 _PIECE = 8192
+_SHORT = 128 * 1024
+"""Bytes of a body that is read at once, however many members it may have: they take
+some sixty times the room."""
 
 
 class BadBody(Exception):
@@ -73,7 +77,7 @@ class NoRequest(BadBody):
     """
 
 
-class RequestBody(NamedTuple):
+class RequestBody(msgspec.Struct, frozen=True):
     """A body that was read."""
 
     members: Mapping[str, msgspec.Raw]
@@ -84,27 +88,24 @@ class RequestBody(NamedTuple):
 
     def text(self, name: str) -> str | None:
         """A member that is a string; None if there is none, or it is something else."""
-        return _decode_text(self.members[name]) if self.is_text(name) else None
+        value = self.members.get(name, NULL)
+        return decode_text(value) if STRING.match(value) else None
 
     def is_text(self, name: str) -> bool:
         """Whether a member is a string."""
-        return self._begins(name, _STRING)
+        return STRING.match(self.members.get(name, NULL)) is not None
 
     def is_true(self, name: str) -> bool:
         """Whether a member is `true`."""
-        return self._begins(name, _TRUE)
+        return TRUE.match(self.members.get(name, NULL)) is not None
 
     def is_array(self, name: str) -> bool:
         """Whether a member is an array."""
-        return self._begins(name, _ARRAY)
+        return ARRAY.match(self.members.get(name, NULL)) is not None
 
     def is_filled_array(self, name: str) -> bool:
         """Whether a member is an array with something in it."""
-        return self._begins(name, _FILLED_ARRAY)
-
-    def _begins(self, name: str, pattern: re.Pattern[bytes]) -> bool:
-        value = self.members.get(name)
-        return value is not None and pattern.match(value) is not None
+        return FILLED_ARRAY.match(self.members.get(name, NULL)) is not None
 
     def object(self, name: str) -> RequestBody:
         """A member that is an object; one without members if it is none."""
@@ -121,6 +122,18 @@ class _Name(str):
     __slots__ = ()
 
 
+class _Apart(str):
+    """The name of a member that equals no other, so that a second one of it is kept."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+
+_decode_apart = msgspec.json.Decoder(
+    dict[_Apart, msgspec.Raw], dec_hook=str.__new__
+).decode
+
+
 def read_body(body: bytes) -> RequestBody:
     """Read a request's body.
 
@@ -128,6 +141,9 @@ def read_body(body: bytes) -> RequestBody:
         NoRequest: it is no JSON, or no object.
         BadBody: it can be read in several ways, or is not for JSON's readers.
     """
+    members = _plain_members(body) if len(body) <= _SHORT else None
+    if members is not None:
+        return RequestBody(members, exact=True)
     try:
         return RequestBody(_members(body), exact=True)
     except RecursionError:
@@ -167,10 +183,30 @@ def exact_members(body: bytes) -> Mapping[str, msgspec.Raw]:
     Raises:
         BadBody: as with `read_body`, and for halves of surrogate pairs.
     """
-    members, exact = read_body(body)
-    if not exact:
+    request = read_body(body)
+    if not request.exact:
         raise BadBody(HALF_PAIR)
-    return members
+    return request.members
+
+
+def _plain_members(body: bytes) -> dict[str, msgspec.Raw] | None:
+    """The members of a body that nothing can be wrong with, as hardly ever.
+
+    Returns:
+        None for one that `_members` has to look at.
+    """
+    try:
+        apart = _decode_apart(body)
+        if not body.isascii():
+            _check_utf8(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    members = dict(zip(map(str, apart), apart.values(), strict=True))
+    # Each is there once, in any case, and in the case in which all are compared.
+    plain = len(members) == len(apart) and members.keys() == set(
+        map(str.casefold, members)
+    )
+    return members if plain and len(members) <= MAX_MEMBERS else None
 
 
 def _members(body: bytes) -> dict[str, msgspec.Raw]:

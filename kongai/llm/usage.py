@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 CHARACTERS_PER_TOKEN = 4
 """Kong's estimate where a provider gives no count."""
@@ -14,8 +15,7 @@ _TOKENS_PER_IMAGE = 1600
 """The most that Anthropic counts for an image, whatever its size."""
 
 
-@dataclass(slots=True)
-class Usage:
+class Usage(msgspec.Struct):
     """The tokens of one answer.
 
     `prompt_tokens` counts everything the model read: what was not cached, what was read
@@ -26,7 +26,7 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens read from the provider's cache."""
-    cache_writes: dict[str, int] = field(default_factory=dict)
+    cache_writes: dict[str, int] = msgspec.field(default_factory=dict)
     """Prompt tokens written to the cache, by time to live: ``{"5m": 100, "1h": 0}``."""
     reasoning_tokens: int = 0
     service_tier: str | None = None
@@ -34,8 +34,8 @@ class Usage:
     """Whether something of it was estimated from the length of the text."""
     counted: bool = False
     """Whether the provider gave any count at all."""
-    given_prompt_details: dict[str, int] = field(default_factory=dict)
-    given_completion_details: dict[str, int] = field(default_factory=dict)
+    given_prompt_details: dict[str, int] = msgspec.field(default_factory=dict)
+    given_completion_details: dict[str, int] = msgspec.field(default_factory=dict)
     """The details under the names that OpenAI's format has for them, zeros too."""
 
     @property
@@ -55,12 +55,12 @@ class Usage:
 
     def prompt_details(self) -> dict[str, Any]:
         """Kong's `prompt_tokens_details`: as given, or else what is not zero."""
-        details = {
-            "cached_tokens": self.cached_tokens,
-            "cache_creation_tokens": self.cache_creation_tokens,
-        }
-        counted = {name: count for name, count in details.items() if count}
-        return {**counted, **self.given_prompt_details}
+        details: dict[str, Any] = {}
+        if self.cached_tokens:
+            details["cached_tokens"] = self.cached_tokens
+        if self.cache_writes and (written := sum(self.cache_writes.values())):
+            details["cache_creation_tokens"] = written
+        return details | self.given_prompt_details
 
     def completion_details(self) -> dict[str, Any]:
         """Kong's `completion_tokens_details`: as given, or else what is not zero."""

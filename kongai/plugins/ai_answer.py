@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import cast
+
+import msgspec
 
 from kongai import redact
 from kongai.content_coding import ContentDecoder, is_plain
 from kongai.errors import GatewayError, UpstreamError, UpstreamTruncated
 from kongai.exchange import Exchange, UpstreamRequest, UpstreamResponse
-from kongai.llm.call import Call, cut
+from kongai.llm.call import LONGEST_NAME, Call, cut
 from kongai.llm.chat import Untranslatable
 from kongai.llm.formats import AnswerReader, Envelope, StreamFilter
 from kongai.llm.formats.along import MAX_WHOLE_ANSWER
@@ -22,6 +24,7 @@ PING_INTERVAL = 15.0
 """Seconds after which a client is told that a silent provider is still at work."""
 _ANY_GZIP = 16 + zlib.MAX_WBITS
 _STREAMS = (CONTENT_TYPE, "application/x-ndjson")
+_MEASURES = ("content-length", "transfer-encoding")
 
 
 class TransformationFailed(GatewayError):
@@ -30,26 +33,33 @@ class TransformationFailed(GatewayError):
     ended = "transformation_failed"
 
 
-def head_of(upstream: UpstreamResponse) -> dict[str, str]:
-    """The head of an answer by names in lower case; of repeated ones the first."""
-    return {name.lower(): value for name, value in reversed(upstream.headers)}
+class Framing(msgspec.Struct, frozen=True):
+    """How the body of an answer comes; of repeated headers the first one counts."""
+
+    streamed: bool
+    """Whether it comes piece by piece, in any format's way."""
+    measured: bool
+    """Whether HTTP says where it ends; otherwise closing ends it."""
+    decoder: ContentDecoder | None
+    """What undoes its content-coding; None where there is none."""
 
 
-def decoder_for(head: Mapping[str, str]) -> ContentDecoder | None:
-    """What undoes the content-coding of an answer; None where there is none."""
-    coding = head.get("content-encoding", "")
-    return None if is_plain(coding) else ContentDecoder(coding)
-
-
-def is_stream(head: Mapping[str, str]) -> bool:
-    """Whether an answer comes piece by piece, in any format's way."""
-    kind = head.get("content-type", "").partition(";")[0].strip().lower()
-    return kind in _STREAMS
-
-
-def is_measured(head: Mapping[str, str]) -> bool:
-    """Whether HTTP says where the body ends; otherwise closing ends it."""
-    return "content-length" in head or "transfer-encoding" in head
+def framing_of(upstream: UpstreamResponse) -> Framing:
+    """How the body of an answer comes, by its head."""
+    kind = coding = ""
+    measured = False
+    for name, value in reversed(upstream.headers):
+        name = name.lower()
+        if name == "content-type":
+            kind = value
+        elif name == "content-encoding":
+            coding = value
+        elif name in _MEASURES:
+            measured = True
+    streamed = kind.partition(";")[0].strip().lower() in _STREAMS
+    plain = not coding or is_plain(coding)
+    decoder = None if plain else ContentDecoder(coding)
+    return Framing(streamed, measured, decoder)
 
 
 def relayed(
@@ -67,9 +77,8 @@ def read_along(
     chunks: Iterator[bytes],
     call: Call,
     reader: AnswerReader,
-    decoder: ContentDecoder | None,
+    framing: Framing,
     *,
-    measured: bool,
     may_drop: Callable[[], bool] | None,
 ) -> Iterator[bytes]:
     """Pass the chunks on, each before anything else is asked of the upstream.
@@ -78,8 +87,7 @@ def read_along(
         chunks: the body.
         call: the call it answers.
         reader: reads along.
-        decoder: undoes the content-coding for it, if there is one.
-        measured: whether HTTP says where the body ends.
+        framing: how the body comes.
         may_drop: asked after each chunk that has passed, until it says that the
             request's body is not needed any more; None where it is not needed at all.
 
@@ -89,6 +97,7 @@ def read_along(
         UpstreamTruncated: the upstream ended well, but the stream did not say that it
             was complete: what looks like a success is none.
     """
+    decoder = framing.decoder
     hider = call.usage_hider if call.streaming else None
     payload, silent, feed = call.payload, call.first_token is None, reader.feed
     plain = decoder is None and hider is None and payload is None
@@ -114,7 +123,8 @@ def read_along(
     finally:
         call.received = time.perf_counter()
         reader.end()
-        call.response_model = cut(reader.model)
+        model = reader.model
+        call.response_model = model and model[:LONGEST_NAME]
     if reader.lost or (decoder is not None and decoder.broken):
         return
     if decoder is not None and not decoder.complete:
@@ -123,7 +133,7 @@ def read_along(
         return
     if call.streaming:
         raise UpstreamTruncated(ended="no_terminal_event")
-    if not measured:
+    if not framing.measured:
         raise UpstreamTruncated
 
 
@@ -159,7 +169,7 @@ def translated_stream(
     """
     upstream = cast("UpstreamResponse", exchange.upstream_response)
     asked = cast("UpstreamRequest", exchange.upstream_request)
-    decoder = decoder_for(head_of(upstream))
+    decoder = framing_of(upstream).decoder
     try:
         for chunk in _with_silences(upstream, asked.read_timeout):
             if chunk is not None:
@@ -234,7 +244,7 @@ def translated_whole(exchange: Exchange, call: Call, translation: Translation) -
         body = _whole_body(upstream)
         if call.streaming:
             written, answer = translation.replayed(body, envelope)
-        elif is_stream(head_of(upstream)):
+        elif framing_of(upstream).streamed:
             written, answer = translation.assembled(body, envelope)
         else:
             written, answer = translation.answer(body, envelope)
@@ -265,7 +275,7 @@ def translated_error(exchange: Exchange, call: Call, translation: Translation) -
 
 
 def _whole_body(upstream: UpstreamResponse) -> bytes:
-    decoder = decoder_for(head_of(upstream))
+    decoder = framing_of(upstream).decoder
     pieces, size = [], 0
     for chunk in upstream.chunks:
         pieces.append(chunk if decoder is None else decoder.feed(chunk))

@@ -12,7 +12,7 @@ from werkzeug.datastructures import Headers
 
 from kongai import forwarding, redact, registry
 from kongai.balancer import Address, forward
-from kongai.content_coding import takes_gzip
+from kongai.content_coding import accepts_gzip
 from kongai.entities.types import DEFAULT_PORTS
 from kongai.errors import RequestRejected
 from kongai.exchange import Attempt, Exchange, UpstreamRequest
@@ -96,12 +96,19 @@ class Endpoint:
         if given is not own and given.path.strip("/"):
             whole = given.path
         whole = "/" + whole.lstrip("/") if whole else own.path + endpoint
-        self._whole = whole
+        self.own_path = whole
+        """The path of the route type's endpoint."""
         self._root = whole.rstrip("/").removesuffix(endpoint).rstrip("/")
         self._own_headers = {
             name.lower(): (name, value) for name, value in self._flags()
         }
+        self._chat_headers = {**self._own_headers, "accept-encoding": _IDENTITY}
         auth = target.auth
+        self._changes_query = (
+            self._foreign is not None
+            or self._provider.version_argument is not None
+            or auth.param_location == "query"
+        )
         self._credential, self._tokens = None, frozenset[str]()
         if auth.header_name is not None and auth.header_value is not None:
             self._credential = (auth.header_name, auth.header_value)
@@ -113,7 +120,7 @@ class Endpoint:
         Args:
             api_path: where below the API's root; None for that of the route type.
         """
-        return self._whole if api_path is None else self._root + api_path
+        return self.own_path if api_path is None else self._root + api_path
 
     def url(self, path: str) -> str:
         """Where a path of the API is, for people."""
@@ -126,8 +133,11 @@ class Endpoint:
         self, exchange: Exchange, call: Call
     ) -> Generator[UpstreamRequest, Attempt, None]:
         """A balancer for this endpoint alone, by the rules of the route's service."""
-        path, query = call.path, self._query(exchange)
-        body = self._body(exchange, call)
+        path, query, body = call.path, exchange.query, call.body
+        if self._changes_query:
+            query = self._query(exchange)
+        if self._target.auth.param_location == "body":
+            body = self._body(exchange, call)
         return forward(
             exchange,
             self._address,
@@ -144,21 +154,18 @@ class Endpoint:
         if self._foreign is not None:
             headers = HeaderList.of(headers)
             self._hold_back(headers, self._foreign)
-        ours = self._own_headers.copy()
-        if call.chat:
-            # Whoever reads along needs the plain bytes; br and zstd can't be undone.
-            gzip = not call.streaming and takes_gzip(exchange.headers)
-            ours["accept-encoding"] = _GZIP if gzip else _IDENTITY
+        # Whoever reads along needs the plain bytes; br and zstd can't be undone.
+        ours = (self._chat_headers if call.chat else self._own_headers).copy()
         if body is not None and body is not exchange.body:
             ours["content-type"] = _JSON
         if self._credential is not None:
             name = self._credential[0].lower()
             exchange.secret_names |= {name}
             exchange.secret_values |= self._tokens
-            given = name in headers or name in ours
-            if not (given and self._target.auth.allow_override):
+            may_stay = self._target.auth.allow_override
+            if not (may_stay and (name in headers or name in ours)):
                 ours[name] = self._credential
-        return _with_fields(headers, ours)
+        return _with_fields(headers, ours, may_gzip=not call.streaming)
 
     def _flags(self) -> Iterator[tuple[str, str]]:
         """What the provider is told in headers by the settings, but for its key."""
@@ -261,7 +268,9 @@ def _with_token(value: str) -> frozenset[str]:
     return frozenset({value, token} if len(token) >= redact.SHORTEST else {value})
 
 
-def _with_fields(headers: Headers, ours: Mapping[str, tuple[str, str]]) -> HeaderList:
+def _with_fields(
+    headers: Headers, ours: Mapping[str, tuple[str, str]], *, may_gzip: bool
+) -> HeaderList:
     """Headers with fields set: each in the place of the first one of its name.
 
     All in one pass: there are few headers, but each request has them.
@@ -269,6 +278,8 @@ def _with_fields(headers: Headers, ours: Mapping[str, tuple[str, str]]) -> Heade
     Args:
         headers: the headers.
         ours: by names in lower case, names and values.
+        may_gzip: whether one that asks for the plain bytes may ask for gzip too, if
+            the client does.
     """
     left = dict(ours)
     fields: list[tuple[str, str]] = []
@@ -277,7 +288,10 @@ def _with_fields(headers: Headers, ours: Mapping[str, tuple[str, str]]) -> Heade
         if name not in ours:
             fields.append(field)
         elif name in left:
-            fields.append(left.pop(name))
+            mine = left.pop(name)
+            if mine is _IDENTITY and may_gzip and accepts_gzip(field[1]):
+                mine = _GZIP
+            fields.append(mine)
     fields += left.values()
     return HeaderList.of(fields)
 

@@ -16,7 +16,7 @@ import string
 import time
 from collections.abc import Generator, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from werkzeug.wrappers import Response
@@ -25,6 +25,7 @@ from kongai import redact, registry
 from kongai.content_coding import takes_gzip
 from kongai.errors import RequestRejected
 from kongai.exchange import Attempt, Exchange, UpstreamRequest, UpstreamResponse
+from kongai.header_list import HeaderList
 from kongai.llm import pricing
 from kongai.llm.call import Call
 from kongai.llm.chat import GaveUp, Untranslatable
@@ -49,11 +50,15 @@ _WITHOUT_BODY = (204, 304)
 _OF_THE_BODY = ("Content-Length", "Content-Encoding", "Content-MD5", "ETag")
 
 
-class _Prepared(NamedTuple):
-    """The settings for one request, its templates filled in."""
+class _Prepared:
+    """What the settings come to, their templates filled in: for one request or all."""
 
-    config: AIProxyConfig
-    endpoint: Endpoint
+    __slots__ = ("config", "endpoint", "requests")
+
+    def __init__(self, config: AIProxyConfig) -> None:
+        self.config = config
+        self.endpoint = Endpoint(config, llm_format=config.llm_format)
+        self.requests = ai_request.Requests(config)
 
 
 class AIProxy(Plugin):
@@ -86,11 +91,14 @@ class AIProxy(Plugin):
             fields = _with_defaults(provider, fields)
         self.config = settings(AIProxyConfig, config, fields)
         self.error_format = self._client = self.config.client_format
-        self._prepared = _Prepared(
-            self.config, Endpoint(self.config, llm_format=self.config.llm_format)
-        )
+        self._prepared = _Prepared(self.config)
         self._templated = templated(self.config)
-        self._own_path = self._client.ENDPOINTS[self.config.route_type]
+        self._own_path = own = self._client.ENDPOINTS[self.config.route_type]
+        self._own_paths = frozenset(
+            path for path in ("", own, f"/v1{own}") if self._api_path(path) is None
+        )
+        """The usual ways to write what the route is for."""
+        self._drops_cookies = not self.config.provider.sets_cookies
         self._provider = registry.provider_format(self.config.provider_format)
         self._statistics = Statistics(self.config)
         names = (self.config.auth.header_name, self.config.auth.param_name)
@@ -119,16 +127,17 @@ class AIProxy(Plugin):
         path = below_route(exchange)
         if path == "" and exchange.method in ("GET", "HEAD") and _is_empty(exchange):
             return _greeting()
-        api_path = self._api_path(path)
-        prepared = exchange.state[self] = self._prepare(exchange)
-        call = Call(
+        api_path = None if path in self._own_paths else self._api_path(path)
+        prepared = self._prepare(exchange) if self._templated else self._prepared
+        exchange.state[self] = prepared
+        endpoint = prepared.endpoint
+        call = exchange.llm = Call(
             prepared.config.model.provider,
-            prepared.endpoint.path(api_path),
+            endpoint.own_path if api_path is None else endpoint.path(api_path),
             api_path is None,
         )
-        exchange.llm = call
         if api_path is None:
-            ai_request.prepare(exchange, call, prepared.config)
+            prepared.requests.prepare(exchange, call)
             call.asked = time.perf_counter()
         elif prepared.config.translates:
             return self._answer_locally(exchange, api_path, prepared.config)
@@ -152,10 +161,10 @@ class AIProxy(Plugin):
             return
         upstream = exchange.upstream_response
         if exchange.source == "upstream" and upstream is not None and call.chat:
-            if not self.config.provider.sets_cookies:
+            if self._drops_cookies:
                 response.headers.pop("Set-Cookie", None)
-            if upstream.status == 200:
-                self._name_model(call, response)
+            if upstream.status == 200 and self.config.model_name_header:
+                _name_model(call, response)
             if call.translation is not None:
                 self._translate(exchange, call, call.translation)
             elif call.usage_hider is not None:
@@ -192,11 +201,10 @@ class AIProxy(Plugin):
             self._statistics.write(exchange, call, self.id, prepared.config.model)
 
     def _prepare(self, exchange: Exchange) -> _Prepared:
-        """The settings for this request."""
+        """What the settings come to for this request."""
         if not self._templated:
             return self._prepared
-        config = resolve(self.config, exchange)
-        return _Prepared(config, Endpoint(config, llm_format=config.llm_format))
+        return _Prepared(resolve(self.config, exchange))
 
     def _api_path(self, below: str) -> str | None:
         """The path of the API that is asked for; None for what the route is for."""
@@ -224,13 +232,6 @@ class AIProxy(Plugin):
         response.headers["X-Kongai-Estimated"] = "input_tokens"
         return response
 
-    def _name_model(self, call: Call, response: Response) -> None:
-        if self.config.model_name_header:
-            model = (call.request_model or "")[:_LONGEST]
-            if not (model.isascii() and model.isprintable()):
-                model = quote(model, safe=_PRINTABLE)
-            response.headers["X-Kong-LLM-Model"] = f"{call.provider}/{model}"
-
     def _translate(
         self, exchange: Exchange, call: Call, translation: Translation
     ) -> None:
@@ -240,7 +241,7 @@ class AIProxy(Plugin):
         assert upstream is not None
         assert response is not None
         response.headers.pop("Set-Cookie", None)
-        streamed = ai_answer.is_stream(ai_answer.head_of(upstream))
+        streamed = ai_answer.framing_of(upstream).streamed
         if upstream.status == 200 and call.streaming and streamed:
             call.events = translation.stream(ai_answer.envelope_of(exchange, call))
             kind = CONTENT_TYPE
@@ -278,7 +279,9 @@ class AIProxy(Plugin):
         else:
             # Nobody sends it again, now that it is answered.
             exchange.forget_body()
-            if not self._may_estimate(call, upstream):
+            counted = call.chat and upstream.status == 200 and call.translation is None
+            if not (counted and self.config.logging.log_statistics):
+                # Nobody needs it for the record either, should a count be missing.
                 ai_prompt.let_go(exchange, call)
         if call.answer is not None:
             if call.payload is not None:
@@ -287,11 +290,10 @@ class AIProxy(Plugin):
         if call.events is not None:
             call.reader = call.events
             return ai_answer.translated_stream(exchange, call, call.events)
-        head = ai_answer.head_of(upstream)
-        decoder = ai_answer.decoder_for(head)
+        framing = ai_answer.framing_of(upstream)
         if not call.chat or upstream.status != 200:
-            return ai_answer.relayed(chunks, call, decoder)
-        call.streaming = ai_answer.is_stream(head)
+            return ai_answer.relayed(chunks, call, framing.decoder)
+        call.streaming = framing.streamed
         provider = self._provider
         reader = provider.stream_reader() if call.streaming else provider.whole_reader()
         call.reader = reader
@@ -300,19 +302,19 @@ class AIProxy(Plugin):
         if call.streaming and call.body is not None and call.payload is None:
             estimate = partial(self._statistics.estimated_prompt, exchange, call)
             may_drop = partial(ai_prompt.dropped, exchange, call, reader, estimate)
-        return ai_answer.read_along(
-            chunks,
-            call,
-            reader,
-            decoder,
-            measured=ai_answer.is_measured(head),
-            may_drop=may_drop,
-        )
+        return ai_answer.read_along(chunks, call, reader, framing, may_drop=may_drop)
 
-    def _may_estimate(self, call: Call, upstream: UpstreamResponse) -> bool:
-        """Whether the body is needed for the record, should a count be missing."""
-        counted = call.chat and upstream.status == 200 and call.translation is None
-        return counted and self.config.logging.log_statistics
+
+def _name_model(call: Call, response: Response) -> None:
+    """Say in a header which model was asked."""
+    model = (call.request_model or "")[:_LONGEST]
+    if not (model.isascii() and model.isprintable()):
+        model = quote(model, safe=_PRINTABLE)
+    named = ("X-Kong-LLM-Model", f"{call.provider}/{model}")
+    if isinstance(response.headers, HeaderList):
+        response.headers.put(named)
+    else:
+        response.headers.set(*named)
 
 
 def _make_plain(call: Call, upstream: UpstreamResponse, response: Response) -> None:
@@ -320,10 +322,9 @@ def _make_plain(call: Call, upstream: UpstreamResponse, response: Response) -> N
 
     What is no stream goes on as it came.
     """
-    head = ai_answer.head_of(upstream)
-    decoder = ai_answer.decoder_for(head)
-    readable = decoder is None or not decoder.broken
-    if not (upstream.status == 200 and ai_answer.is_stream(head) and readable):
+    framing = ai_answer.framing_of(upstream)
+    readable = framing.decoder is None or not framing.decoder.broken
+    if not (upstream.status == 200 and framing.streamed and readable):
         call.usage_hider = None
         return
     for name in _OF_THE_BODY:

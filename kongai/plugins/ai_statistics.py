@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _LONGEST_MODEL = 200
 """Characters of a model's name; a longer one has no price, and is not remembered."""
+_LONGEST_SHOWN, _MOST_KEPT = 64, 256
+"""Characters of a name that is remembered as one to show, and how many are."""
+_DIGITS = "%.14g"
 _UNSPECIFIED = "UNSPECIFIED"
 _HOUR = 3_600_000
 """Milliseconds."""
@@ -39,8 +42,10 @@ class Statistics:
         factors = target.model.options.service_tier_factor
         self._tier_factors = [(factor.tier, factor.factor) for factor in factors]
         self._priced_as = target.provider.prices
-        self._hour = (0, datetime.fromtimestamp(0, timezone.utc))
-        """The last hour that was asked for: its number and its beginning."""
+        self._priced: tuple[int, dict[str, PriceTable]] = (0, {})
+        """The number of an hour, and the prices that were found for it, by model."""
+        self._shown: set[str] = set()
+        """Names of models that show at a glance that they can be shown."""
 
     def write(
         self, exchange: Exchange, call: Call, plugin_id: str, model: Model
@@ -57,12 +62,30 @@ class Statistics:
         if call.asked is not None and exchange.timings.sent is not None:
             end = call.received or exchange.timings.end
             latency = milliseconds(call.asked, end)
-        meta = self._meta(call, plugin_id, latency)
+        # A client may write anything there, even its key.
+        requested = call.request_model or _UNSPECIFIED
+        if requested not in self._shown:
+            requested = self._name_shown(requested)
+        answered = call.response_model
+        if not answered or answered == call.request_model:
+            answered = requested
+        elif answered not in self._shown:
+            answered = self._name_shown(answered)
+        refused = call.chat and call.asked is None
+        meta: dict[str, Any] = {
+            "plugin_id": plugin_id,
+            # A refused request was for no provider yet.
+            "provider_name": _UNSPECIFIED if refused else call.provider,
+            "request_model": requested,
+            "response_model": answered,
+            "request_mode": "stream" if call.streaming else "oneshot",
+            "llm_latency": latency,
+        }
         if call.provider == "azure":
             meta |= _of_azure(model.options)
         fields: dict[str, Any] = {"meta": meta}
         if call.chat:
-            usage = call.reader.usage if call.reader else Usage()
+            usage = Usage() if call.reader is None else call.reader.usage
             if usage.estimated and not usage.prompt_tokens:
                 usage.prompt_tokens = self.estimated_prompt(exchange, call)
             fields["usage"] = self._usage(exchange, call, usage, latency)
@@ -83,21 +106,14 @@ class Statistics:
                 return estimate_by_words(prompt_words(chat), streamed=call.streaming)
         return 0
 
-    def _meta(self, call: Call, plugin_id: str, latency: int) -> dict[str, Any]:
-        # A client may write anything there, even its key.
-        requested = answered = redact.text(call.request_model or _UNSPECIFIED)
-        if call.response_model and call.response_model != call.request_model:
-            answered = redact.text(call.response_model)
-        refused = call.chat and call.asked is None
-        return {
-            "plugin_id": plugin_id,
-            # A refused request was for no provider yet.
-            "provider_name": _UNSPECIFIED if refused else call.provider,
-            "request_model": requested,
-            "response_model": answered,
-            "request_mode": "stream" if call.streaming else "oneshot",
-            "llm_latency": latency,
-        }
+    def _name_shown(self, name: str) -> str:
+        """The name of a model for the record; it is remembered if it can't be a key."""
+        if len(name) > _LONGEST_SHOWN or not redact.is_harmless(name):
+            return redact.text(name)
+        if len(self._shown) >= _MOST_KEPT:
+            self._shown.clear()
+        self._shown.add(name)
+        return name
 
     def _usage(
         self, exchange: Exchange, call: Call, usage: Usage, latency: int
@@ -109,51 +125,60 @@ class Statistics:
             exchange.log.set("kongai.usage_estimated", True)
         if call.reader is not None and call.reader.broken:
             exchange.log.set("kongai.usage_unread", True)
-        completion = usage.completion_tokens
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
         return {
-            "prompt_tokens": usage.prompt_tokens,
+            "prompt_tokens": prompt,
             "prompt_tokens_details": usage.prompt_details(),
             "completion_tokens": completion,
             "completion_tokens_details": usage.completion_details(),
-            "total_tokens": usage.total_tokens,
-            "cost": self._cost(exchange, call, usage),
-            "time_per_token": _rounded(latency / completion) if completion else 0,
+            "total_tokens": prompt + completion,
+            "cost": self._cost(exchange, call, usage) if prompt + completion else 0,
+            "time_per_token": (
+                float(_DIGITS % (latency / completion)) if completion else 0
+            ),
             "time_to_first_token": first,
         }
 
     def _cost(self, exchange: Exchange, call: Call, usage: Usage) -> float:
-        if not usage.total_tokens:
-            return 0
         prices, source = self._prices, "config"
         if prices is None:
-            prices, source = self._table_prices(exchange, call), "table"
+            source = "table"
+            hour = exchange.timings.started_at // _HOUR
+            known_hour, known = self._priced
+            if hour == known_hour and call.response_model is not None:
+                prices = known.get(call.response_model)
+            if prices is None:
+                prices = self._table_prices(call, hour)
         if prices is None:
             exchange.log.set("kongai.price", "unknown")
             return 0
         exchange.log.set("kongai.price", source)
-        factor = tier_factor(usage.service_tier, self._tier_factors)
-        return _rounded(prices.cost(usage) * factor)
+        cost = prices.cost(usage)
+        if self._tier_factors:
+            cost *= tier_factor(usage.service_tier, self._tier_factors)
+        return float(_DIGITS % cost)
 
-    def _table_prices(self, exchange: Exchange, call: Call) -> PriceTable | None:
+    def _table_prices(self, call: Call, hour: int) -> PriceTable | None:
+        """The prices of the table in an hour, given by its number."""
         provider = self._priced_as
         if provider is None:
             return None
-        hour = self._hour_of(exchange.timings.started_at)
+        begin = datetime.fromtimestamp(hour * 3600, timezone.utc)
         for model in (call.response_model, call.request_model):
             if model and len(model) <= _LONGEST_MODEL:
-                prices = price_table(provider, model, hour)
+                prices = price_table(provider, model, begin)
                 if prices is not None:
+                    if model == call.response_model:
+                        self._remember(model, prices, hour)
                     return prices
         return None
 
-    def _hour_of(self, milliseconds: int) -> datetime:
-        """The hour in which a point of time is; nearly always that of the last one."""
-        number = milliseconds // _HOUR
-        known, hour = self._hour
-        if known != number:
-            hour = datetime.fromtimestamp(number * 3600, timezone.utc)
-            self._hour = (number, hour)
-        return hour
+    def _remember(self, model: str, prices: PriceTable, hour: int) -> None:
+        known_hour, known = self._priced
+        if known_hour != hour or len(known) >= _MOST_KEPT:
+            known = {}
+        known[model] = prices
+        self._priced = (hour, known)
 
     def _payload(self, exchange: Exchange, call: Call) -> dict[str, str]:
         asked = call.body or exchange.body or b""
@@ -190,7 +215,3 @@ def _typed_prices(options: Options) -> PriceTable | None:
             for f in options.context_window_factor
         ],
     )
-
-
-def _rounded(number: float) -> float:
-    return float(f"{number:.14g}")

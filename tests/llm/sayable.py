@@ -349,7 +349,7 @@ def answer_in_anthropic(answer: ChatAnswer) -> ChatAnswer:
             Text(part.text) if isinstance(part, Text) else part for part in answer.parts
         ],
         stop_reason=answer.stop_reason or "end",
-        usage=None if usage is None else replace(usage, reasoning_tokens=0),
+        usage=usage and msgspec.structs.replace(usage, reasoning_tokens=0),
     )
 
 
@@ -357,4 +357,6 @@ def counts(usage: Usage | None) -> Any:
     """A usage without OpenAI's own words for it."""
     if usage is None:
         return None
-    return replace(usage, given_prompt_details={}, given_completion_details={})
+    return msgspec.structs.replace(
+        usage, given_prompt_details={}, given_completion_details={}
+    )

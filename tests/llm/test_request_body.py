@@ -179,6 +179,33 @@ def test_no_pair_is_overlooked(written: list[tuple[str, ...]]) -> None:
         ]
 
 
+cased = st.sampled_from(
+    ["model", "Model", "MODEL", "\u017ftream", "stream", "é", "É", "ß", "ss", "x", "X"]
+)
+
+
+@given(
+    st.lists(st.tuples(cased, values), max_size=5),
+    st.booleans(),
+    st.sampled_from(["", " ", "}", ",", "x"]),
+)
+def test_a_body_that_is_read_at_once_is_read_the_same(
+    written: list[tuple[str, str]], ascii_only: bool, end: str
+) -> None:
+    pairs = (f"{json.dumps(k, ensure_ascii=ascii_only)}:{v}" for k, v in written)
+    text = "{" + ",".join(pairs) + "}" + end
+    # Padded beyond what is read at once.
+    bodies = [text.encode(), text.encode() + b" " * 2 * request_body._SHORT]
+    seen = []
+    for body in bodies:
+        try:
+            members = exact_members(body)
+            seen.append([(name, bytes(value)) for name, value in members.items()])
+        except BadBody as refusal:
+            seen.append([(type(refusal).__name__, str(refusal))])
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [

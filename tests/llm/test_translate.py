@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 import pytest
@@ -67,7 +67,7 @@ def passed(
 
 def facts(translator: StreamTranslator) -> tuple[Any, ...]:
     return (
-        replace(translator.usage),
+        copy(translator.usage),
         translator.model,
         translator.started,
         translator.finished,

@@ -38,6 +38,38 @@ def said(got: Any) -> str:
     return "".join(delta.get("text", "") for delta in deltas)
 
 
+@pytest.mark.parametrize(
+    ("headers", "streamed", "measured", "coded"),
+    [
+        ([], False, False, False),
+        ([("Content-Type", "Text/Event-Stream ; charset=utf-8")], True, False, False),
+        ([("content-type", "application/x-ndjson")], True, False, False),
+        ([("content-type", "text/event-stream-2")], False, False, False),
+        ([("Content-Length", "0")], False, True, False),
+        ([("Transfer-Encoding", "chunked")], False, True, False),
+        ([("Content-Encoding", " Identity ")], False, False, False),
+        ([("content-encoding", "")], False, False, False),
+        ([("Content-Encoding", "gzip")], False, False, True),
+        # Of repeated ones the first counts.
+        (
+            [
+                *(("content-type", "text/event-stream"), ("content-encoding", "gzip")),
+                *(("Content-Type", "application/json"), ("Content-Encoding", "")),
+            ],
+            True,
+            False,
+            True,
+        ),
+    ],
+)
+def test_how_a_body_comes(
+    headers: list[tuple[str, str]], streamed: bool, measured: bool, coded: bool
+) -> None:
+    framing = ai_answer.framing_of(answer(headers=headers))
+    assert (framing.streamed, framing.measured) == (streamed, measured)
+    assert (framing.decoder is not None) is coded
+
+
 def test_a_whole_answer_is_the_clients() -> None:
     gateway = Gateway("anthropic", "openai", completion())
     got = gateway.ask()

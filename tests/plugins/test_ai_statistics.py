@@ -18,6 +18,11 @@ from kongai.plugins.ai_statistics import Statistics
 from kongai.schema import load
 
 MODEL = "claude-sonnet-4-5"
+DEEPSEEK = {
+    "route_type": "llm/v1/chat",
+    "logging": {"log_statistics": True},
+    "model": {"provider": "deepseek"},
+}
 
 
 def reader(usage: Usage, *, broken: bool = False) -> AnswerReader:
@@ -184,6 +189,29 @@ def test_models(asked: str | None, answered: str | None, meta: tuple[str, str]) 
     assert (found["request_model"], found["response_model"]) == meta
 
 
+def test_a_key_in_the_place_of_a_model_is_shown_at_no_time() -> None:
+    writer = Statistics(load(AIProxyConfig, DEEPSEEK))
+    key = "sk-ant-canary-0123456789"
+    for asked, shown in ((key, "REDACTED"), ("m", "m"), (key, "REDACTED"), ("m", "m")):
+        done = call(request_model=asked, response_model=asked + "-1")
+        meta = written(done, by=writer)["ai"]["proxy"]["meta"]
+        assert meta["request_model"] == shown
+        assert meta["response_model"] == (shown if "sk-" in asked else "m-1")
+    assert not [name for name in writer._shown if "sk-" in name]
+
+
+def test_of_names_only_so_many_are_remembered() -> None:
+    writer = Statistics(load(AIProxyConfig, DEEPSEEK))
+    for number in range(1000):
+        name = f"deepseek-chat-{number}"
+        done = call(request_model=name, response_model=name)
+        assert written(done, by=writer)["ai"]["proxy"]["meta"]["request_model"] == name
+    written(call(request_model="m" * 256, response_model=None), by=writer)
+    assert len(writer._shown) <= 256
+    assert len(writer._priced[1]) <= 256
+    assert "m" * 256 not in writer._shown
+
+
 def test_a_call_that_is_no_chat_has_no_usage() -> None:
     done = call(chat=False, reader=None, asked=None, request_model=None)
     assert set(written(done)["ai"]["proxy"]) == {"meta"}
@@ -273,12 +301,7 @@ def test_the_price_is_that_of_the_day(started: datetime, cost: float) -> None:
 
 def test_one_writer_prices_each_call_by_its_own_hour() -> None:
     """The table has DeepSeek at half the price from 16:30 to 00:30 UTC."""
-    settings = {
-        "route_type": "llm/v1/chat",
-        "logging": {"log_statistics": True},
-        "model": {"provider": "deepseek"},
-    }
-    writer = Statistics(load(AIProxyConfig, settings))
+    writer = Statistics(load(AIProxyConfig, DEEPSEEK))
     costs = [
         usage_of(
             call(Usage(MILLION), response_model="deepseek-chat"),

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
+import msgspec
+
 from kongai.llm.chat import ChatAnswer, ChatRequest, Losses
 from kongai.llm.events import Event, Failed
 from kongai.llm.usage import Usage
 
 
-class RequestFacts(NamedTuple):
+class RequestFacts(msgspec.Struct, frozen=True):
     """What the gateway reads out of a request's body."""
 
     model: str | None = None

@@ -15,8 +15,15 @@ import msgspec
 
 from kongai.llm.formats import AnswerReader, RequestFacts, StreamFilter
 from kongai.llm.formats.along import EventReader, Everything, WholeReader
-from kongai.llm.request_body import read_body
-from kongai.llm.usage import Usage, count_of
+from kongai.llm.request_body import (
+    FILLED_ARRAY,
+    NULL,
+    STRING,
+    TRUE,
+    decode_text,
+    read_body,
+)
+from kongai.llm.usage import MOST_TOKENS, Usage, count_of
 
 ENDPOINTS: Mapping[str, str] = {"llm/v1/chat": "/v1/messages"}
 """By route type, the path below the root of the API."""
@@ -84,11 +91,13 @@ def read_request(body: bytes) -> RequestFacts:
         BadBody: it can't be read, or in more than one way.
     """
     request = read_body(body)
+    member = request.members.get
+    model = member("model", NULL)
     return RequestFacts(
-        model=request.text("model") or None,
-        streaming=request.is_true("stream"),
-        has_prompt=request.is_filled_array("messages"),
-        ambiguous=request.is_text("prompt"),
+        model=(decode_text(model) or None) if STRING.match(model) else None,
+        streaming=TRUE.match(member("stream", NULL)) is not None,
+        has_prompt=FILLED_ARRAY.match(member("messages", NULL)) is not None,
+        ambiguous=STRING.match(member("prompt", NULL)) is not None,
         exact=request.exact,
     )
 
@@ -167,51 +176,75 @@ def decode_usage(raw: msgspec.Raw) -> GivenUsage | None:
 
 def read_prompt(usage: Usage, given: GivenUsage) -> None:
     """Take over the prompt's tokens; what is not given stays as it was."""
-    several = bool(given.iterations)
     if given.input_tokens is not None:
         usage.counted = True
-    if several or given.input_tokens is not None:
-        uncached = _total(given, "input_tokens")
-    else:
-        uncached = usage.uncached_tokens
-    if several or given.cache_read_input_tokens is not None:
-        usage.cached_tokens = _total(given, "cache_read_input_tokens")
-    if several or given.cache_creation_input_tokens is not None:
-        writes = _cache_writes(given)
-        # A message_delta may repeat the sum and not say for how long each part lives.
-        if "1h" in writes or sum(writes.values()) != usage.cache_creation_tokens:
-            usage.cache_writes = writes
     if given.service_tier is not None:
         usage.service_tier = given.service_tier
-    usage.prompt_tokens = uncached + usage.cached_tokens + usage.cache_creation_tokens
+    if given.iterations:
+        given = _summed(given, given.iterations)
+    uncached, read = given.input_tokens, given.cache_read_input_tokens
+    written = given.cache_creation_input_tokens
+    if uncached is None:
+        uncached = usage.uncached_tokens
+    elif not 0 <= uncached <= MOST_TOKENS:
+        uncached = 0
+    if read is not None:
+        usage.cached_tokens = read if 0 <= read <= MOST_TOKENS else 0
+    if written is not None:
+        _read_writes(usage, written if 0 <= written <= MOST_TOKENS else 0, given)
+    usage.prompt_tokens = uncached + usage.cached_tokens
+    if usage.cache_writes:
+        usage.prompt_tokens += usage.cache_creation_tokens
 
 
 def read_completion(usage: Usage, given: GivenUsage) -> None:
     """Take over the answer's tokens, of which each count is a sum so far."""
-    usage.counted = usage.counted or given.output_tokens is not None
-    usage.completion_tokens = _total(given, "output_tokens")
+    if given.output_tokens is not None:
+        usage.counted = True
+    if given.iterations:
+        given = _summed(given, given.iterations)
+    usage.completion_tokens = count_of(given.output_tokens)
     if given.output_tokens_details is not None:
         usage.reasoning_tokens = count_of(given.output_tokens_details.thinking_tokens)
 
 
-def _total(given: GivenUsage, name: str) -> int:
-    """A count, summed over the iterations where the answer took several."""
-    if not given.iterations:
-        return count_of(getattr(given, name))
-    return count_of(sum(count_of(getattr(part, name)) for part in given.iterations))
+def _read_writes(usage: Usage, written: int, given: GivenUsage) -> None:
+    """Take over the cache writes; what is not told apart counts as five minutes.
+
+    Args:
+        usage: takes them.
+        written: how many tokens, whatever the time to live.
+        given: may tell them apart.
+    """
+    hour = 0
+    if given.cache_creation is not None:
+        hour = min(count_of(given.cache_creation.ephemeral_1h_input_tokens), written)
+    # A message_delta may repeat the sum and not say for how long each part lives.
+    if hour:
+        usage.cache_writes = {"5m": written - hour, "1h": hour}
+        if hour == written:
+            del usage.cache_writes["5m"]
+    elif not usage.cache_writes or written != usage.cache_creation_tokens:
+        usage.cache_writes = {"5m": written} if written else {}
 
 
-def _cache_writes(given: GivenUsage) -> dict[str, int]:
-    """Cache writes by time to live; what is not told apart counts as five minutes."""
-    written = _total(given, "cache_creation_input_tokens")
-    if not written:
-        return {}
-    parts = [given.cache_creation]
-    if given.iterations:
-        parts = [part.cache_creation for part in given.iterations]
-    elif given.cache_creation is None:
-        return {"5m": written}
-    hour = sum(count_of(part.ephemeral_1h_input_tokens) for part in parts if part)
-    hour = min(hour, written)
-    writes = {"5m": written - hour, "1h": hour}
-    return {ttl: tokens for ttl, tokens in writes.items() if tokens}
+def _summed(given: GivenUsage, parts: list[GivenUsage]) -> GivenUsage:
+    """The usage of an answer that took several iterations, as if it were one's."""
+
+    def total(name: str) -> int:
+        return count_of(sum(count_of(getattr(part, name)) for part in parts))
+
+    hour = sum(
+        count_of(part.cache_creation.ephemeral_1h_input_tokens)
+        for part in parts
+        if part.cache_creation is not None
+    )
+    hour = min(hour, MOST_TOKENS)
+    return GivenUsage(
+        input_tokens=total("input_tokens"),
+        output_tokens=total("output_tokens"),
+        cache_creation_input_tokens=total("cache_creation_input_tokens"),
+        cache_read_input_tokens=total("cache_read_input_tokens"),
+        cache_creation=_CacheCreation(ephemeral_1h_input_tokens=hour),
+        output_tokens_details=given.output_tokens_details,
+    )

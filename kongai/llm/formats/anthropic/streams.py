@@ -9,7 +9,7 @@ turns, and tell the usage last: pieces of a call whose turn has not come wait fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -148,7 +148,7 @@ class _Decoder:
                 if given is not None:
                     # The prompt's tokens hold, should the stream break off.
                     read_prompt(self._usage, given)
-                    yield Counted(replace(self._usage))
+                    yield Counted(copy(self._usage))
             case "content_block_start" if event.content_block is not None:
                 yield from self._begun(event.index, event.content_block)
             case "content_block_delta" if event.delta is not None:
@@ -163,7 +163,7 @@ class _Decoder:
                 if event.delta is not None:
                     yield from self._stopped(event.delta)
                 if given is not None and self._usage.counted:
-                    yield Counted(replace(self._usage))
+                    yield Counted(copy(self._usage))
             case "message_stop":
                 yield Ended()
             case "error":

@@ -131,8 +131,11 @@ def read_request(body: bytes) -> RequestFacts:
     """
     request = read_body(body)
     chat = request.is_filled_array("messages")
-    completion = request.is_text("prompt") or request.is_filled_array("prompt")
-    embedding = request.is_text("input") or request.is_array("input")
+    completion = "prompt" in request.members and (
+        request.is_text("prompt") or request.is_filled_array("prompt")
+    )
+    # Nothing depends on it where there are messages.
+    embedding = not chat and (request.is_text("input") or request.is_array("input"))
     kind = "llm/v1/chat"
     if not chat:
         kind = "llm/v1/completions" if completion else "llm/v1/embeddings"
@@ -142,7 +145,8 @@ def read_request(body: bytes) -> RequestFacts:
         has_prompt=chat or completion or embedding,
         ambiguous=chat and completion,
         kind=kind,
-        usage_in_stream=request.object("stream_options").is_true("include_usage"),
+        usage_in_stream="stream_options" in request.members
+        and request.object("stream_options").is_true("include_usage"),
         exact=request.exact,
     )
 

@@ -274,6 +274,29 @@ def test_usage_of_a_whole_answer(given: dict[str, Any], expected: Usage) -> None
     assert (reader.model, reader.finished, reader.broken) == ("m", True, False)
 
 
+COUNTS = (
+    *("input_tokens", "output_tokens"),
+    *("cache_read_input_tokens", "cache_creation_input_tokens"),
+)
+some_count = st.integers(-3, 20) | st.sampled_from([10**12, 10**12 + 1])
+
+
+@given(
+    st.fixed_dictionaries(dict.fromkeys(COUNTS, some_count)),
+    st.none() | st.fixed_dictionaries({"ephemeral_1h_input_tokens": some_count}),
+)
+def test_one_iteration_is_counted_as_none(
+    counts: dict[str, Any], told_apart: dict[str, Any] | None
+) -> None:
+    usage = {**counts, "cache_creation": told_apart}
+    plain, summed = (
+        read_whole(json.dumps({"usage": {**usage, **more}}).encode()).usage
+        for more in ({}, {"iterations": [usage]})
+    )
+    assert plain == summed
+    assert plain.prompt_tokens >= plain.cached_tokens + plain.cache_creation_tokens
+
+
 @pytest.mark.parametrize(("given", "expected"), USAGES.values(), ids=USAGES.keys())
 def test_usage_of_a_stream_that_says_it_all_at_its_end(
     given: dict[str, Any], expected: Usage

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from kongai.llm.chat import Text, Thinking, ToolCall, Untranslatable
@@ -114,7 +114,7 @@ def test_the_usage_is_told_where_it_comes() -> None:
         TextStart(),
         TextDelta("a"),
     ]
-    last = replace(USAGE, service_tier="flex")
+    last = msgspec.structs.replace(USAGE, service_tier="flex")
     assert decoder.feed(event(choices=[], x_groq={"usage": COUNTS})) == [Counted(last)]
 
 
