@@ -21,6 +21,7 @@ from kongai.sse import is_event_stream
 
 _logger = logging.getLogger("kongai")
 _NO_BODY = (204, 304)
+_OF_THE_BODY = frozenset({"content-type", "content-length", "content-encoding"})
 
 
 class Body:
@@ -51,18 +52,16 @@ class Body:
         self._cut = False
         response = exchange.response
         assert response is not None
-        kind, framed, plain = None, True, True
+        told: dict[str, str] = {}
         for name, value in response.headers:
             lower = name.lower()
-            if lower == "content-type":
-                kind = value if kind is None else kind
-            elif lower == "content-length":
-                framed = False
-            elif lower == "content-encoding":
-                plain = False
-        self.is_stream = is_event_stream(kind)
-        self._framed = framed
-        self._can_add_event = self.is_stream and framed and plain
+            if lower in _OF_THE_BODY:
+                told.setdefault(lower, value)
+        self.is_stream = is_event_stream(told.get("content-type"))
+        self._framed = "content-length" not in told
+        self._can_add_event = (
+            self.is_stream and self._framed and "content-encoding" not in told
+        )
         # What has no body is complete as it is, and a server need not ask for it.
         self._complete = exchange.method == "HEAD" or response.status_code in _NO_BODY
         if self._complete:

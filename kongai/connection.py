@@ -339,6 +339,8 @@ class Connection:
             # From here on the client may leave: what happened is written down in peace.
             self._host.unwatch()
             self._watched = False
+            # The answer leads back to the writer: in a circle, it would stay in memory.
+            writer.is_whole = None
             self.recording = True
             _close(chunks)
             self.recording = False

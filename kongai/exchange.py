@@ -301,8 +301,8 @@ class Exchange:
     @property
     def host(self) -> str:
         """The Host header as the client sent it, with its port if there is one."""
-        environ = self.request.environ
-        return self.headers.get("host") or environ.get("SERVER_NAME", "")
+        given: str | None = self.headers.get("host")
+        return given or self.request.environ.get("SERVER_NAME", "")
 
     @property
     def host_name(self) -> str:

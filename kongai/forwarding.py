@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
+from operator import itemgetter
 
 from werkzeug.datastructures import Headers
 
@@ -75,6 +76,7 @@ _PHRASES = {
 _NOT_PASSED_ON = _HOP_BY_HOP | _SET_BY_US
 _LOOKED_AT = frozenset({"te", "via", "x-forwarded-for"})
 _FOR_THIS_HOP = _HOP_BY_HOP | _TO_NGINX
+_value_of = itemgetter(1)
 _unsendable = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 _NOTHING: frozenset[str] = frozenset()
 
@@ -113,17 +115,16 @@ def request_headers(
     match, prefix = exchange.match, mount
     if match and match.route.strip_path and match.prefix != "/":
         prefix += match.prefix
-    trusted = exchange.trusted
-    for field, own in (
+    told = [
         ("X-Forwarded-Proto", environ.get("wsgi.url_scheme", "http")),
         ("X-Forwarded-Host", exchange.host_name),
         ("X-Forwarded-Port", environ.get("SERVER_PORT", "")),
         ("X-Forwarded-Path", mount + exchange.target.partition("?")[0]),
         ("X-Forwarded-Prefix", prefix),
-    ):
-        value = exchange.forwarded(field, own) if trusted else own
-        if value:
-            headers.append((field, value))
+    ]
+    if exchange.trusted:
+        told = [(name, exchange.forwarded(name, own)) for name, own in told]
+    headers += filter(_value_of, told)
     headers.append(("X-Kong-Request-Id", exchange.id))
     if "te" in given and "trailers" in given["te"][0].lower():
         headers.append(("TE", "trailers"))

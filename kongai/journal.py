@@ -43,6 +43,9 @@ from kongai.sinks import encode
 if TYPE_CHECKING:
     from kongai.entities import Consumer, Route, Service
     from kongai.exchange import Exchange
+    from kongai.router import Match
+
+    _Matched = tuple[Route, Service | None, msgspec.Raw, msgspec.Raw | None]
 
 MAX_BYTES = 1024 * 1024
 """A journal that is longer is made shorter."""
@@ -100,7 +103,7 @@ class Journal:
         self._log_path = log_path
         self._place = place
         self._folder = Folder(log_path)
-        self._entities: dict[int, tuple[Route | Service, msgspec.Raw]] = {}
+        self._matched: dict[int, _Matched] = {}
         self.forget()
         _JOURNALS.add(self)
         forget_in_children(self)
@@ -336,46 +339,51 @@ class Journal:
     def _line(self, exchange: Exchange) -> bytes:
         """The line that notes an exchange."""
         match, consumer, call = exchange.match, exchange.consumer, exchange.llm
-        target = mount_point(exchange.request.environ) + exchange.target
+        show, secrets = shown(exchange.secret_names), exchange.secret_values
+        uri, environ = exchange.target, exchange.request.environ
+        if environ.get("SCRIPT_NAME"):
+            uri = mount_point(environ) + uri
         # It is cut when no secret is in it any more: half of one is not recognised.
-        uri = shown(exchange.secret_names).target(target)
+        if uri not in show.targets:
+            uri = show.target(uri)
         provider = model = None
         if call is not None:
             provider, model = call.provider, call.request_model
-            if model is not None:
-                model = redact.text(model[:MAX_MODEL])
-        if exchange.secret_values:
-            uri = redact.values(uri, exchange.secret_values)
-            model = redact.values(model, exchange.secret_values)
+            if model is not None and model not in show.texts:
+                model = show.text(model[:MAX_MODEL], secrets)
+        if secrets:
+            uri, model = redact.values(uri, secrets), redact.values(model, secrets)
         intent = Intent(
             log=self._log_end,
             request=Asked(exchange.id, exchange.method, uri[:MAX_URI]),
-            client_ip=exchange.client_ip,
+            client_ip=exchange.real_ip or exchange.client_ip,
             started_at=exchange.timings.started_at,
             provider=provider,
             model=model,
         )
         if match is not None:
-            intent.route = self._known(match.route)
-            if match.service is not None:
-                intent.service = self._known(match.service)
+            found = self._matched.get(id(match.route))
+            if found is None or found[1] is not match.service:
+                found = self._known(match)
+            _, _, intent.route, intent.service = found
         if consumer is not None:
             intent.consumer = _names(consumer, "username", "custom_id")
         try:
-            found = _ENCODER.encode(intent)
+            text = _ENCODER.encode(intent)
         except UnicodeEncodeError:
             # Half of a character, which JSON may hold and UTF-8 may not.
             intent.request.uri = _in_utf8(uri[:MAX_URI])
             intent.model = None if model is None else _in_utf8(model)
-            found = _ENCODER.encode(intent)
-        return b"B %b %b\n" % (exchange.id.encode(), found)
+            text = _ENCODER.encode(intent)
+        return b"B %b %b\n" % (exchange.id.encode(), text)
 
-    def _known(self, entity: Route | Service) -> msgspec.Raw:
-        """The id and the name of an entity, of which a gateway has only so many."""
-        found = self._entities.get(id(entity))
-        if found is None:
-            found = self._entities[id(entity)] = (entity, _names(entity, "name"))
-        return found[1]
+    def _known(self, match: Match) -> _Matched:
+        """Ids and names of what matched; of routes a gateway has only so many."""
+        route, service = match.route, match.service
+        known = None if service is None else _names(service, "name")
+        found = route, service, _names(route, "name"), known
+        self._matched[id(route)] = found
+        return found
 
     def forget(self) -> None:
         """Start over; in a process that was forked, the journal is the parent's."""

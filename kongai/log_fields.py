@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+from msgspec import Raw
+
 _LONGEST_KEPT = 100
+_MOST_CONTAINERS = 10_000
 _SCALARS = frozenset({str, int, bool, type(None)})
 
 
@@ -15,7 +19,7 @@ class LogFields:
     __slots__ = ("_fields", "line")
 
     def __init__(self) -> None:
-        self._fields: list[tuple[str, Any]] = []
+        self._fields: list[tuple[tuple[str, ...], Any]] = []
         self.line: bytes | None = None
         """The record as one logger wrote it, for the next; see `kongai.log.line`."""
 
@@ -26,13 +30,14 @@ class LogFields:
             path: where, dots nest; ``\.`` is a dot of the name itself.
             value: anything JSON can say; None removes the field.
         """
-        self._fields.append((path, value))
+        # Plugins have few paths, unless they make them of what a client has sent.
+        names = _split(path) if len(path) > _LONGEST_KEPT else _known_split(path)
+        self._fields.append((names, value))
         self.line = None
 
     def apply(self, record: dict[str, Any]) -> None:
         """Write the fields into a record, in the order in which they were set."""
-        for path, value in self._fields:
-            _put(record, _parts(path), copied(value))
+        _put(record, [(names, copied(value)) for names, value in self._fields])
 
     def apply_plain(self, record: dict[str, Any]) -> bool:
         """Write the fields into a record that is only read, then forgotten: no copies.
@@ -41,29 +46,28 @@ class LogFields:
             Whether that could be done: only where each value is plain data, and its
             place is not within what the record has as text already.
         """
-        for path, value in self._fields:
-            parts = _parts(path)
-            first = record.get(parts[0])
-            if len(parts) > 1 and first is not None and type(first) is not dict:
+        for names, value in self._fields:
+            if type(value) not in _SCALARS and not is_plain(value):
                 return False
-            if not is_plain(value):
+            if len(names) > 1 and type(record.get(names[0])) is Raw:
                 return False
-            _put(record, parts, value)
+        _put(record, self._fields)
         return True
 
 
-def _put(record: dict[str, Any], parts: tuple[str, ...], value: Any) -> None:
-    target = record
-    for parent in parts[:-1]:
-        child = target.get(parent)
-        # A copy: it may be what a plugin has set, and still holds.
-        child = child.copy() if isinstance(child, dict) else {}
-        target[parent] = child
-        target = child
-    if value is None:
-        target.pop(parts[-1], None)
-    else:
-        target[parts[-1]] = value
+def _put(record: dict[str, Any], fields: Iterable[tuple[tuple[str, ...], Any]]) -> None:
+    for names, value in fields:
+        target = record
+        for parent in names[:-1]:
+            child = target.get(parent)
+            # A copy: it may be what a plugin has set, and still holds.
+            child = child.copy() if isinstance(child, dict) else {}
+            target[parent] = child
+            target = child
+        if value is None:
+            target.pop(names[-1], None)
+        else:
+            target[names[-1]] = value
 
 
 def copied(value: Any) -> Any:
@@ -78,26 +82,26 @@ def is_plain(value: Any) -> bool:
 
     What is no number, such as NaN, JSON does not have.
     """
-    kind = type(value)
-    if kind is dict:
-        for name, item in value.items():
-            if type(name) is not str:
-                return False
+    # The list grows while it is gone through; a call for each level takes longer.
+    containers: list[Iterable[Any]] = [(value,)]
+    for items in containers:
+        for item in items:
             kind = type(item)
-            if kind is float:
-                if item - item != 0:
-                    return False
-            elif kind not in _SCALARS and not is_plain(item):
+            if kind in _SCALARS:
+                continue
+            if kind is dict:
+                for name in item:
+                    if type(name) is not str:
+                        return False
+                containers.append(item.values())
+            elif kind is list:
+                containers.append(item)
+            elif kind is not float or item - item != 0:
                 return False
-        return True
-    if kind is float:
-        return bool(value - value == 0)
-    return all(map(is_plain, value)) if kind is list else kind in _SCALARS
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    # Plugins have few paths, unless they make them of what a client has sent.
-    return _known_split(path) if len(path) <= _LONGEST_KEPT else _split(path)
+        if len(containers) > _MOST_CONTAINERS:
+            # One that holds itself would have no end.
+            return False
+    return True
 
 
 def _split(path: str) -> tuple[str, ...]:

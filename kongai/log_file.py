@@ -80,7 +80,10 @@ class LogFile:
         """Where this process wrote last; a file that ends there ends with a line."""
         self._here = (0, 0)
         """The open file's inode and device."""
-        self._place: Place | None = None
+        self._size = 0
+        """Where the file ended when it was last looked at."""
+        self._content: tuple[int, int] | None = None
+        """Inode and mark of the file as it was then; None before."""
 
     @property
     def is_file(self) -> bool:
@@ -90,9 +93,12 @@ class LogFile:
     @property
     def place(self) -> Place:
         """Where the file ended when it was last looked at."""
-        if self._place is None:
-            self._place = place_of(self.path)
-        return self._place
+        content = self._content
+        if content is None:
+            inode, self._size, mark = place_of(self.path)
+            content = self._content = inode, mark
+        # A thread that writes sets the size first. One that is too small does no harm.
+        return Place(content[0], self._size, content[1])
 
     def append_at_once(self, line: bytes) -> bool:
         """Append a line if nothing is in its way, as it nearly always is.
@@ -100,14 +106,18 @@ class LogFile:
         The file is open, nobody else writes to it, it is where it was, and it ends with
         the line that this process wrote last.
 
+        The lock is needed for that, though a single write can't mix with another: from
+        the look at the file until the line is there, no other process may begin a line
+        and be killed within it, or cut off one for which there was no room.
+
         Returns:
             Whether it is there. If not, the file is as it was, and `append` does what
             is needed, or says what is wrong.
         """
-        descriptor, place = self._descriptor, self._place
+        descriptor, content = self._descriptor, self._content
         if descriptor is None or not self._regular or self._each_time:
             return False
-        if place is None or not place.mark:
+        if content is None or not content[1]:
             return False
         done = False
         try:
@@ -116,9 +126,10 @@ class LogFile:
                 found = os.stat(self.path)
                 there = found.st_ino, found.st_dev
                 if found.st_size == self._end and there == self._here:
-                    self._write(line)
-                    self._end += len(line)
-                    self._place = Place(place.inode, self._end, place.mark)
+                    written = os.write(descriptor, line)
+                    if written != len(line):
+                        self._take_back(written)
+                    self._end = self._size = self._end + written
                     done = True
             finally:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -196,17 +207,17 @@ class LogFile:
             # It was rotated or deleted. Closing gives the lock back.
             self._open()
         try:
-            size, last = here.st_size, self._place
-            same = last and last.inode == here.st_ino and last.size <= size
-            mark = last.mark if last and same else 0
+            size, (inode, mark) = here.st_size, self._content or (0, 0)
+            if inode != here.st_ino or self._size > size:
+                mark = 0
             if not mark and self._readable:
                 mark = mark_of(self._descriptor)
             if size not in (0, self._end) and self._ends_within_a_line(size):
                 line = b"\n" + line
             self._write(line)
             # The line is there; from here on nothing may fail.
-            self._end = size + len(line)
-            self._place = Place(here.st_ino, self._end, mark)
+            self._end = self._size = size + len(line)
+            self._content = here.st_ino, mark
         finally:
             unlock(self._descriptor)
 
@@ -271,8 +282,12 @@ class LogFile:
         assert self._descriptor is not None
         self._torn = False
         written = os.write(self._descriptor, line)
-        if written == len(line):
-            return
+        if written != len(line):
+            self._take_back(written)
+
+    def _take_back(self, written: int) -> None:
+        """Cut off so many bytes, of a line for which there was no room."""
+        assert self._descriptor is not None
         self._torn, self._end = True, -1
         end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         if os.fstat(self._descriptor).st_size == end:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
 import msgspec
 
-from kongai.consumers import NOBODY, Consumers
+from kongai.consumers import NOBODY
 from kongai.entities import CACertificate, Certificate, Consumer, Route, Service
 from kongai.sinks import encode
 
@@ -78,14 +78,16 @@ def of(exchange: Exchange) -> Entities:
     if gateway is NOBODY:
         # An exchange without a gateway: what it has would be kept for ever.
         return Entities()
-    found = _ENTITIES.get(gateway)
+    found = _ENTITIES.get(id(gateway))
     if found is None:
-        found = _ENTITIES[gateway] = Entities()
+        found = _ENTITIES[id(gateway)] = Entities()
+        finalize(gateway, _ENTITIES.pop, id(gateway), None).atexit = False
     return found
 
 
-# A gateway's directory of consumers lives exactly as long as the gateway.
-_ENTITIES: WeakKeyDictionary[Consumers, Entities] = WeakKeyDictionary()
+# By the gateway's directory of consumers, which lives exactly as long as the gateway.
+# Its place in memory stands for it: a `WeakKeyDictionary` makes two calls to find it.
+_ENTITIES: dict[int, Entities] = {}
 
 
 def route_fields(route: Route, service: Service | None) -> dict[str, Any]:

@@ -58,8 +58,13 @@ def is_secret(name: str) -> bool:
     return _look_at(name) if known is None else known
 
 
+def looks_secret(name: str) -> bool:
+    """The same, for a name that is not to be remembered here."""
+    return bool(_NAME.search(name)) and name.lower() not in _HARMLESS
+
+
 def _look_at(name: str) -> bool:
-    secret = bool(_NAME.search(name)) and name.lower() not in _HARMLESS
+    secret = looks_secret(name)
     # Clients make names up. What may be a key by mistake is not kept, however short.
     if len(name) <= _LONGEST_KEPT and is_harmless(name):
         if len(_known_names) >= _MOST_KEPT:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
@@ -20,6 +21,11 @@ MAX_KEPT = 1024
 """The most that is remembered of each kind; then it begins anew."""
 LONGEST_KEPT = 256
 """Characters; what is longer is looked at each time."""
+
+_NEW_EACH_TIME = frozenset(
+    {"x-kong-request-id", "request-id", "x-request-id", "cf-ray", "date"}
+)
+"""Headers whose values don't come again, in lower case."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -38,35 +44,59 @@ class Shown:
 
     def __init__(self, also: frozenset[str] = frozenset()) -> None:
         self._also = also
-        self._names: dict[str, tuple[str, bool]] = {}
+        self._names: dict[str, str] = {}
+        """Names of headers that are no secrets, in lower case."""
+        self._secret: dict[str, tuple[str, str]] = {}
+        """Headers that are: by their names, what is shown of them."""
         self._headers: dict[tuple[str, str], tuple[str, str]] = {}
-        self._targets: dict[str, tuple[tuple[str, Any], ...]] = {}
+        self.targets: dict[str, tuple[tuple[str, Any], ...]] = {}
         """Targets that are shown as they are, with their arguments."""
+        self.texts: dict[str, str] = {}
+        """Texts that are shown as they are, each by itself."""
 
     def headers(
         self,
         headers: Iterable[tuple[str, str]],
         secrets: frozenset[str] = frozenset(),
+        *,
+        without: str | None = None,
     ) -> dict[str, Any]:
-        """A head: names in lower case, and the values of a repeated one as a list."""
-        known = self._headers.get
-        found = [known(pair) or self._header(pair, secrets) for pair in headers]
-        fields: dict[str, Any] = dict(found)
-        if len(fields) < len(found) or len(found) > MAX_HEADERS:
-            fields = {}
-            for name, value in found[:MAX_HEADERS]:
+        """A head: names in lower case, and the values of a repeated one as a list.
+
+        Args:
+            headers: names and values.
+            secrets: what is not to be remembered.
+            without: the name of a field that is left out, in this very spelling.
+        """
+        if without is not None:
+            headers = [pair for pair in headers if pair[0] != without]
+        known, secret = self._headers.get, self._secret.get
+        fields: dict[str, Any] = {}
+        for pair in islice(headers, MAX_HEADERS):
+            name, value = known(pair) or secret(pair[0]) or self._header(pair, secrets)
+            if name not in fields:
+                fields[name] = value
+            else:
                 _gather(fields, name, value)
         return fields
 
     def target(self, raw: str) -> str:
         """A request target, path and query."""
-        return raw if raw in self._targets else redact.target(raw, self._also)
+        return raw if raw in self.targets else redact.target(raw, self._also)
+
+    def text(self, value: str, secrets: frozenset[str] = frozenset()) -> str:
+        """A text such as a model's name, without what looks like a credential."""
+        found = redact.text(value)
+        short = found == value and len(value) <= LONGEST_KEPT
+        if short and not _has_one_of(secrets, value):
+            _remember(self.texts, value, value)
+        return found
 
     def target_and_query(
         self, raw: str, secrets: frozenset[str] = frozenset()
     ) -> tuple[str, dict[str, Any]]:
         """A request target, and its arguments decoded; one without a value is true."""
-        known = self._targets.get(raw)
+        known = self.targets.get(raw)
         if known is not None:
             return raw, dict(known)
         uri = redact.target(raw, self._also)
@@ -83,7 +113,7 @@ class Shown:
             _gather(fields, shown_name, shown)
         harmless = harmless and len(raw) <= LONGEST_KEPT
         if harmless and not _has_one_of(secrets, raw, unquote_plus(raw)):
-            _remember(self._targets, raw, tuple(fields.items()))
+            _remember(self.targets, raw, tuple(fields.items()))
         return uri, fields
 
     def _header(
@@ -91,25 +121,29 @@ class Shown:
     ) -> tuple[str, str]:
         """A header as it is shown: its name in lower case, and its value."""
         name, value = pair
-        lower, secret = self._names.get(name) or self._name(name, secrets)
-        if secret:
-            return lower, redact.REDACTED
+        lower = self._names.get(name)
+        if lower is None:
+            lower = name.lower()
+            secret = redact.looks_secret(name) or lower in self._also
+            short = len(name) <= LONGEST_KEPT and redact.is_harmless(name)
+            if short and not _has_one_of(secrets, name):
+                if secret:
+                    _remember(self._secret, name, (lower, redact.REDACTED))
+                else:
+                    _remember(self._names, name, lower)
+            if secret:
+                return lower, redact.REDACTED
         if "?" in value or not redact.is_harmless(value):
             decoded = _decoded(value)
             value = redact.unnamed_value(decoded, self._also)
             if value != decoded:
                 return lower, value
         found = lower, value
+        if lower in _NEW_EACH_TIME:
+            return found
         short = name in self._names and len(name) + len(value) <= LONGEST_KEPT
         if short and not (secrets and _has_one_of(secrets, pair[1], value)):
             _remember(self._headers, pair, found)
-        return found
-
-    def _name(self, name: str, secrets: frozenset[str]) -> tuple[str, bool]:
-        found = name.lower(), redact.named_secret(name, self._also)
-        short = len(name) <= LONGEST_KEPT and redact.is_harmless(name)
-        if short and not _has_one_of(secrets, name):
-            _remember(self._names, name, found)
         return found
 
 

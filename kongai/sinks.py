@@ -105,7 +105,15 @@ class FileSink:
             written: called once the line is in the file.
         """
         with self._lock:
-            if self._is_at_once(line):
+            done = False
+            if not (self._writing or self._waiting or self._failing):
+                # Nothing is in its way, as nearly always.
+                self._writing = True
+                try:
+                    done = self._file.append_at_once(line)
+                finally:
+                    self._writing = False
+            if done:
                 if written is not None:
                     written()
                 if not self._waiting:
@@ -161,16 +169,6 @@ class FileSink:
                 _logger.error("records lost: %d (%s)", self._lost, self.path)
             self._failing = self._said = False
             self._lost = self._late = 0
-
-    def _is_at_once(self, line: bytes) -> bool:
-        """Write a line where nothing is in its way; whether it is in the file now."""
-        if self._writing or self._waiting or self._failing:
-            return False
-        self._writing = True
-        try:
-            return self._file.append_at_once(line)
-        finally:
-            self._writing = False
 
     def _write_out(self, patience: float) -> LogFileError | None:
         """Write all that waits; the reason if it can't be done now.

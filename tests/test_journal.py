@@ -113,6 +113,22 @@ def test_what_is_noted_is_what_a_record_needs(log: Path) -> None:
     assert place_of(str(log)).size == 100
 
 
+def test_a_route_of_two_services_is_noted_with_each(log: Path) -> None:
+    other = Service("http://up.test", id="s-2", name="the-other")
+    services = [SERVICE, other, None, SERVICE]
+    with journal(log) as ours:
+        asked = [
+            exchange(match=Match(ROUTE, service, "/", "", {})) for service in services
+        ]
+        for each in asked:
+            ours.begin(each)
+        found = [noted(line).get("service") for line in lines(files(log)[0])]
+        for each in asked:
+            ours.end(each.id)
+    ids = [service and {"id": service.id, "name": service.name} for service in services]
+    assert found == ids
+
+
 @pytest.mark.parametrize(
     ("target", "fields", "shown"),
     [

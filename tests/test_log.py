@@ -632,10 +632,12 @@ def test_what_is_known_of_a_gateway_goes_with_it() -> None:
     keeping = Keeping()
     record_of("/s", keeping)
     gateway = weakref.ref(keeping.exchange.consumers)
-    assert gateway() in kongai.recorded._ENTITIES
+    known = id(gateway())
+    assert known in kongai.recorded._ENTITIES
     del keeping
     gc.collect()
     assert gateway() is None
+    assert known not in kongai.recorded._ENTITIES
 
 
 def test_a_route_of_two_services_is_recorded_with_each() -> None:

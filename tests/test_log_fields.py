@@ -76,3 +76,10 @@ def test_what_is_no_plain_data_is_told_apart(odd: Any) -> None:
         assert not is_plain(value)
         assert not made([("x", value)]).apply_plain({})
     assert is_plain({"a": [1, 2.5, None, True, "x", {"b": []}], "b": {}})
+
+
+def test_what_holds_itself_is_no_plain_data() -> None:
+    endless: dict[str, Any] = {"a": 1}
+    endless["b"] = [endless]
+    assert not is_plain(endless)
+    assert is_plain({"a": list(range(100_000))})

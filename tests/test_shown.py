@@ -148,9 +148,11 @@ def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
         head = [(f"X-{number}", "1"), ("X-A", str(number)), ("Accept", "*/*")]
         fields = show.headers(head)
         assert fields == {f"x-{number}": "1", "x-a": str(number), "accept": "*/*"}
+        assert show.headers([(f"X-Key-{number}", "1")]).popitem()[1] == redact.REDACTED
         assert show.target_and_query(f"/{number}?a=1") == (f"/{number}?a=1", {"a": "1"})
+        assert show.text(f"model-{number}") == f"model-{number}"
     memories = [memory for memory in vars(show).values() if isinstance(memory, dict)]
-    assert [0 < len(memory) <= 10 for memory in memories] == [True] * 3
+    assert [0 < len(memory) <= 10 for memory in memories] == [True] * 5
 
 
 def test_names_have_a_bound_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +168,31 @@ def test_gateways_with_the_same_secret_names_share_what_is_remembered() -> None:
     assert shown(frozenset()).headers([("A", "1")]) == {"a": "1"}
 
 
+def test_a_field_may_be_left_out_of_a_head() -> None:
+    head = [("A", "1"), ("Date", "now"), ("date", "then"), *[("B", "2")] * MAX_HEADERS]
+    fields = Shown().headers(head, without="Date")
+    assert fields == {"a": "1", "date": "then", "b": ["2"] * (MAX_HEADERS - 2)}
+
+
+def test_texts_are_shown_without_credentials_and_these_not_remembered() -> None:
+    show = Shown()
+    for _ in range(2):
+        assert show.text("claude-x") == "claude-x"
+        assert show.text(f"sk-{CANARY}") == redact.REDACTED
+        assert show.text(f"<{CANARY}>", frozenset({"", CANARY})) == f"<{CANARY}>"
+        assert show.text("x" * (LONGEST_KEPT + 1)) == "x" * (LONGEST_KEPT + 1)
+    assert show.texts == {"claude-x": "claude-x"}
+    assert CANARY not in remembered(show)
+
+
+def test_ids_are_shown_and_not_remembered() -> None:
+    show = Shown()
+    head = [("X-Kong-Request-Id", "0123abc"), ("Date", "now"), ("X-A", "1")]
+    assert list(show.headers(head).values()) == ["0123abc", "now", "1"]
+    assert show.headers([("Request-Id", f"sk-{CANARY}")]) == {"request-id": "REDACTED"}
+    assert list(show._headers) == [("X-A", "1")]
+
+
 def test_what_has_a_known_secret_in_it_is_not_remembered() -> None:
     show = Shown()
     secrets = frozenset({CANARY, "", "caf\xe9"})
@@ -179,5 +206,5 @@ def test_what_has_a_known_secret_in_it_is_not_remembered() -> None:
             show.target_and_query(target, secrets)
     kept = vars(show)
     assert kept["_headers"] == {("X-C", "1"): ("x-c", "1")}
-    assert kept["_targets"] == {"/c": ()}
-    assert CANARY not in repr(kept)
+    assert kept["targets"] == {"/c": ()}
+    assert CANARY not in remembered(show)

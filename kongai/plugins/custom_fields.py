@@ -49,7 +49,9 @@ class CustomFields:
             exchange.log.set(path, value)
         if not self._headers:
             return
-        headers = exchange.sent_headers or exchange.headers
+        headers = exchange.sent_headers
+        if headers is None:
+            headers = exchange.headers
         for path, name in self._headers:
             found = headers.get(name)
             if found is not None:

@@ -93,7 +93,9 @@ class FileLog(Plugin):
             self.config.path, reopen=self.config.reopen, keep=self.journal.keep
         )
         self._required = self.config.log_policy == "required"
-        self._fields = fields.CustomFields(self.config.custom_fields)
+        self._fields = None
+        if self.config.custom_fields:
+            self._fields = fields.CustomFields(self.config.custom_fields)
 
     @classmethod
     def from_config(cls, config: FileLogConfig) -> FileLog:
@@ -121,7 +123,8 @@ class FileLog(Plugin):
 
     def log(self, exchange: Exchange) -> None:
         """Write the record."""
-        self._fields.set(exchange)
+        if self._fields is not None:
+            self._fields.set(exchange)
         self.sink.append(line(exchange), partial(self.journal.end, exchange.id))
 
     def reopen(self) -> None:
