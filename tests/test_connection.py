@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import http.client
 import io
 import logging
@@ -7,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -949,3 +951,44 @@ def test_a_body_that_drips_is_not_waited_for() -> None:
     assert raised == [ClientTimeout]
     wire.no_more()
     wire.close()
+
+
+def test_an_exchange_leaves_nothing_to_the_garbage_collector() -> None:
+    """What stays until it comes may be megabytes of bodies."""
+
+    class Whole:
+        def __init__(self, environ: WSGIEnvironment) -> None:
+            self.environ, self.left = environ, [b"a", b"b"]
+
+        def is_whole(self) -> bool:
+            return True
+
+        def __iter__(self) -> Whole:
+            return self
+
+        def __next__(self) -> bytes:
+            if not self.left:
+                raise StopIteration
+            return self.left.pop()
+
+    made: list[weakref.ref[Whole]] = []
+
+    def application(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        answer = Whole(environ)
+        made.append(weakref.ref(answer))
+        start("200 OK", [])
+        return answer
+
+    with served(application) as wire:
+        wire.send(GET)
+        wire.answer()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                wire.send(GET)
+                assert wire.answer().body == b"ba"
+            # Of the last one, the connection may still be at work.
+            assert [one() for one in made[:-1]] == [None] * 3
+        finally:
+            gc.enable()

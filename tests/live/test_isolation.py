@@ -63,11 +63,15 @@ class Upstream:
             for start in range(0, len(body), 7):
                 connection.chunk(body[start : start + 7])
             connection.end()
+        elif how == 5:
+            # An answer behind it that nobody has asked for. One that comes later, when
+            # the connection has been given to another request, no client could tell.
+            told = [*cookies, ("Content-Length", str(len(body)))]
+            lines = "".join(f"{name}: {value}\r\n" for name, value in told)
+            connection.send((f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + body) * 2)
         else:
             connection.respond(200, cookies, body)
-        if how == 5:  # an answer that nobody has asked for
-            connection.respond(200, cookies, body)
-        elif how == 6:
+        if how == 6:
             connection.close()
         elif how == 7:
             connection.sleep(random.Random(token).random() / 500)
