@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from operator import itemgetter
 
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
@@ -31,11 +30,9 @@ def relayed(exchange: Exchange, upstream: UpstreamResponse) -> Iterator[bytes]:
     exchange.upstream_response = upstream
     exchange.to_close.append(upstream.close)
     exchange.source = "upstream"
-    timings, now = exchange.timings, time.perf_counter()
     headers = forwarding.response_headers(
         upstream.headers,
-        ("X-Kong-Upstream-Latency", str(timings.proxy(now))),
-        ("X-Kong-Proxy-Latency", str(timings.kong(now))),
+        *_upstream_latencies(exchange),
         ("X-Kong-Request-Id", exchange.id),
     )
     for cookie in exchange.set_cookies:
@@ -171,7 +168,7 @@ def https_required(exchange: Exchange, route: Route) -> HTTPSRequired:
 
 def _add_kong_headers(exchange: Exchange, response: Response) -> None:
     if exchange.tries:
-        _add_upstream_latencies(exchange, response.headers)
+        response.headers.update(_upstream_latencies(exchange))
         response.headers["Via"] = forwarding.VIA
     else:
         taken = exchange.timings.kong(time.perf_counter())
@@ -180,7 +177,9 @@ def _add_kong_headers(exchange: Exchange, response: Response) -> None:
     response.headers["X-Kong-Request-Id"] = exchange.id
 
 
-def _add_upstream_latencies(exchange: Exchange, headers: Headers) -> None:
-    now = time.perf_counter()
-    headers["X-Kong-Upstream-Latency"] = str(exchange.timings.proxy(now))
-    headers["X-Kong-Proxy-Latency"] = str(exchange.timings.kong(now))
+def _upstream_latencies(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+    timings, now = exchange.timings, time.perf_counter()
+    return (
+        ("X-Kong-Upstream-Latency", str(timings.proxy(now))),
+        ("X-Kong-Proxy-Latency", str(timings.kong(now))),
+    )

@@ -106,9 +106,8 @@ def forward(
         exchange.headers if headers is None else headers,
         body,
     )
-    match = exchange.match
-    service = match.service if match is not None else None
-    return retrying(repeat(request), (service or _NO_SERVICE).retries)
+    service = exchange.service or _NO_SERVICE
+    return retrying(repeat(request), service.retries)
 
 
 def _request(
@@ -118,8 +117,7 @@ def _request(
     headers: Headers,
     body: bytes | None = None,
 ) -> UpstreamRequest:
-    match = exchange.match
-    service = (match.service if match is not None else None) or _NO_SERVICE
+    service = exchange.service or _NO_SERVICE
     head = forwarding.request_headers(exchange, headers, address.host_header)
     return UpstreamRequest(
         method=exchange.method,

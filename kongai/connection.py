@@ -211,8 +211,7 @@ class Connection:
         """
         sock, seconds = self._sock, self._limits.write
         if seconds != self._timeout:
-            self._timeout = seconds
-            sock.settimeout(seconds)
+            self._wait_at_most(seconds)
         try:
             sent = sock.send(data)
             if sent < len(data):
@@ -269,8 +268,7 @@ class Connection:
                 until = until or time.monotonic() + self._limits.head
                 data = self._more_of_head(until)
             else:
-                self._timeout = self._limits.idle
-                self._sock.settimeout(self._timeout)
+                self._wait_at_most(self._limits.idle)
                 data = self._sock.recv(_HEAD_SIZE)
             if not data or self.closing:
                 return None

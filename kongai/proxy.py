@@ -399,8 +399,7 @@ class Proxy:
 
     def _finish(self, exchange: Exchange) -> None:
         """The log phase: whatever happened, every plugin and sink gets its turn."""
-        if exchange.to_close:
-            _guarded(Exchange.let_go, exchange)
+        _guarded(Exchange.let_go, exchange)
         exchange.body_share.release()
         exchange.timings.end = time.perf_counter()
         for log in exchange.chain.log:

@@ -80,7 +80,7 @@ class ResponseWriter:
         out = b"" if self._head_sent else self._head()
         if data and not self._bodiless:
             if self._chunked:
-                out += b"%x\r\n%b\r\n" % (len(data), data)
+                out += http1.chunk(data)
             else:
                 if self._length is not None:
                     # What is more than announced would be read as the next answer.
@@ -108,7 +108,7 @@ class ResponseWriter:
             return
         if self._chunked and not (self._looks or self._holding):
             # Most writes are an event of a stream.
-            self._wire.send(b"%x\r\n%b\r\n" % (len(data), data))
+            self._wire.send(http1.chunk(data))
         else:
             self.flush(data)
 
